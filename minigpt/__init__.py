@@ -1,0 +1,35 @@
+"""minigpt: how ChatGPT was built, as running code.
+
+Read the rooms in this order; it is also the import order: a room imports only rooms that stand before it, so
+nothing you read depends on something you have not read yet (`tests/test_house.py` enforces it).
+
+    config      how does a setting reach the code? dataclass <-> command line <-> JSON
+    runtime     what machine am I on, and what survives a crash?
+    corpus      what should a model read?
+    tokenizer   how does text become integers?
+    batches     in what order does a model see them, and how packed?
+    model       integers in, logits out
+    optim       how does a gradient become a step?
+    training    the only training loop in the house
+    engine      how do tokens come out?
+    presets     named runs, as Python functions
+    __main__    python -m minigpt: doctor, corpus, report
+
+Below the rooms lies the cellar, `kernels/`: tensors in, tensors out; it never imports minigpt.
+"""
+
+ROOMS = (
+    "config",
+    "runtime",
+    "corpus",
+    "tokenizer",
+    "batches",
+    "model",
+    "optim",
+    "training",
+    "engine",
+    "presets",
+    "__main__",
+)
+
+__version__ = "0.1.0"

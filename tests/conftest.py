@@ -1,0 +1,26 @@
+"""Runs once before every test: one thread, no surprise from the caller's environment, and `--slow`."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: a second thread only adds waiting
+os.environ["HF_HUB_OFFLINE"] = "1"             # the oracles must not look for a network
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.pop("MINIGPT_KERNELS", None)
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip aloud, with the command that would run it."""
+    for item in items:
+        if "slow" in item.keywords and not config.getoption("--slow"):
+            item.add_marker(pytest.mark.skip(reason="slow; run with: pytest --slow"))
+        if "needs_gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

@@ -1,0 +1,254 @@
+"""Every op in plain torch: the specification. Short and obviously right; speed is nobody's concern here.
+
+A faster implementation of an op is right if it strays from the float64 result of this file no further than this file
+itself does at the tensors' own dtype, plus a stated slack (tests/kernels).
+
+Letters: B batch, T queries, S keys, H query heads, G key/value heads, D head_dim, C channels, F MLP width,
+V vocabulary, N = B·T.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Muon's quintic: coefficients of a·x + b·x³ + c·x⁵, chosen for a steep slope at 0 (Jordan 2024).
+QUINTIC = (3.4445, -4.7750, 2.0315)
+
+
+def wide(x: Tensor) -> Tensor:
+    """The dtype in which sums are taken: float32, or float64 where the caller already has it."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def visible_keys(
+    T: int, S: int, *, causal: bool, window: int | None, document: Tensor | None, device: torch.device | None = None
+) -> Tensor:
+    """Which query may see which key.
+
+    Query t stands at position S - T + t: the keys before it are its past, cached or not. A window counts the query
+    itself, so window=1 sees only itself. Documents see only themselves.
+
+    Shapes: document (B, S) holds any integer per document; returns bool (T, S), or (B, 1, 1, T, S) with documents.
+    """
+    query = torch.arange(S - T, S, device=device)[:, None]  # (T, 1) positions
+    key = torch.arange(S, device=device)                    # (S,)
+    visible = key <= query if causal else torch.ones(T, S, dtype=torch.bool, device=device)
+    if window is not None:
+        visible = visible & ((query - key).abs() < window)
+    if document is not None:
+        same = document[:, S - T :, None] == document[:, None, :]  # (B, T, S)
+        visible = (visible & same)[:, None, None]                  # (B, 1, 1, T, S)
+    return visible
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool = True,
+    window: int | None = None,
+    softcap: float | None = None,
+    scale: float | None = None,
+    document: Tensor | None = None,
+    alibi: Tensor | None = None,
+    dropout: float = 0.0,
+    deterministic: bool = False,
+    return_lse: bool = False,
+) -> Any:
+    """Every query takes a weighted mean of the values whose keys it may see and finds similar.
+
+        scores = scale · q kᵀ                       scale is 1/sqrt(D) unless given
+        scores = softcap · tanh(scores / softcap)   if softcap is given
+        scores = scores - alibi · distance          if alibi slopes are given
+        y = dropout(softmax(scores, over visible keys)) v
+
+    Shapes: q (B, H, T, D); k, v (B, G, S, D) with S >= T; returns (B, H, T, D); with `return_lse` also
+            logsumexp(scores) (B, H, T) in float32. Key head g serves the query heads g·H/G .. (g+1)·H/G - 1.
+            document (B, S) and window: see `visible_keys`. alibi (H,).
+    Dtypes: scores and softmax in float32 (float64 for float64); the result in q.dtype.
+    Raises: ValueError if G does not divide H, or S < T, or window < 1.
+    Note:   `deterministic` asks for a backward pass that sums in a fixed order; this one always does on a CPU.
+    Source: Vaswani et al. 2017; grouped heads Ainslie et al. 2023; ALiBi Press et al. 2022; softcap Gemma 2 2024.
+    """
+    check_attention(q, k, window)
+    B, H, T, D = q.shape
+    G, S = k.shape[1:3]
+    heads = wide(q).reshape(B, G, H // G, T, D)                               # heads sharing keys sit together
+    scores = heads @ wide(k)[:, :, None].mT * (scale or D**-0.5)              # (B, G, H/G, T, S)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if alibi is not None:
+        query, key = torch.arange(S - T, S, device=q.device), torch.arange(S, device=q.device)
+        distance = (query[:, None] - key).abs()                               # (T, S)
+        scores = scores - wide(alibi).view(G, H // G, 1, 1) * distance
+    visible = visible_keys(T, S, causal=causal, window=window, document=document, device=q.device)
+    scores = scores.masked_fill(~visible, -math.inf)
+    weights = torch.dropout(scores.softmax(-1), dropout, train=dropout > 0)   # (B, G, H/G, T, S)
+    y = (weights @ wide(v)[:, :, None]).reshape(B, H, T, D).to(q.dtype)
+    return (y, scores.logsumexp(-1).reshape(B, H, T)) if return_lse else y
+
+
+def check_attention(q: Tensor, k: Tensor, window: int | None) -> None:
+    """What every implementation of attention refuses."""
+    H, T, G, S = q.shape[1], q.shape[2], k.shape[1], k.shape[2]
+    if H % G or S < T:
+        raise ValueError(f"attention needs G | H and S >= T, got H={H}, G={G}, T={T}, S={S}")
+    if window is not None and window < 1:
+        raise ValueError(f"window={window}: a window counts the query itself, so it is at least 1")
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Scale each vector to length sqrt(C), then by a learned gain per channel.
+
+        y = x / sqrt(mean(x²) + eps) · weight
+
+    Shapes: x (..., C); weight (C,); returns (..., C).
+    Dtypes: mean and quotient in float32 (float64 for float64); the result in x.dtype.
+    Source: Zhang & Sennrich 2019.
+    """
+    h = wide(x)
+    return (h * (h.square().mean(-1, keepdim=True) + eps).rsqrt() * wide(weight)).to(x.dtype)
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+    """Shift each vector to mean 0, scale it to variance 1, then a learned gain and shift per channel.
+
+        y = (x - mean(x)) / sqrt(var(x) + eps) · weight + bias
+
+    Shapes: x (..., C); weight, bias (C,); returns (..., C).
+    Dtypes: as rms_norm.
+    Source: Ba et al. 2016.
+    """
+    h = wide(x)
+    h = h - h.mean(-1, keepdim=True)
+    y = h * (h.square().mean(-1, keepdim=True) + eps).rsqrt() * wide(weight)
+    return (y if bias is None else y + wide(bias)).to(x.dtype)
+
+
+def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn channel i and channel i + D/2 as one plane vector by the angle of its position.
+
+        (a, b) -> (a cos - b sin, b cos + a sin)    a, b: first and second half of the channels
+
+    The dot product of a turned query and a turned key depends on the difference of their positions alone.
+
+    Shapes: x (B, H, T, D); cos, sin (T, D/2), or anything that broadcasts to (B, H, T, D/2); returns (B, H, T, D).
+    Dtypes: computed in float32 (float64 for float64); the result in x.dtype.
+    Source: Su et al. 2021; halves instead of neighbours as in GPT-NeoX and every Hugging Face model.
+    """
+    a, b = wide(x).chunk(2, dim=-1)  # (B, H, T, D/2) each
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+
+
+def linear_cross_entropy(
+    x: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    softcap: float | None = None,
+    z_loss: float = 0.0,
+) -> Tensor:
+    """The head's matmul and the loss in one op, so that a fast twin need never hold the (N, V) logits.
+
+        logits = x weightᵀ                          logits = softcap · tanh(logits / softcap) if softcap is given
+        loss = logsumexp(logits) - logits[target] + z_loss · logsumexp(logits)²
+
+    A target equal to ignore_index costs 0 and does not count in the mean; a mean over no target is NaN.
+
+    Shapes: x (..., C); weight (V, C); targets (...) of int64; returns (...) for "none", () for "mean" and "sum".
+    Dtypes: the matmul in x.dtype; losses in float32 (float64 for float64).
+    Raises: ValueError for an unknown reduction.
+    Source: z-loss de Brébisson & Vincent 2016, PaLM 2022; softcap Gemma 2 2024.
+    """
+    logits = wide(x @ weight.to(x.dtype).T)                             # (..., V)
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    lse = logits.logsumexp(-1)                                          # (...)
+    counted = targets != ignore_index
+    picked = logits.gather(-1, (targets * counted)[..., None])[..., 0]  # (...): an ignored target looks at token 0
+    losses = (lse - picked + z_loss * lse.square()).where(counted, 0.0)
+    return reduce(losses, counted, reduction)
+
+
+def reduce(losses: Tensor, counted: Tensor, reduction: str) -> Tensor:
+    """losses (...) -> the same, their sum, or their mean over the counted ones."""
+    if reduction == "none":
+        return losses
+    if reduction == "sum":
+        return losses.sum()
+    if reduction == "mean":
+        return losses.sum() / counted.sum()
+    raise ValueError(f"reduction={reduction!r} is not one of: none, mean, sum")
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """A gated unit whose gate is smooth.
+
+        y = gate · sigmoid(gate) · up
+
+    Shapes: gate, up (..., F); returns (..., F).
+    Dtypes: computed in float32 (float64 for float64); the result in gate.dtype.
+    Source: Shazeer 2020.
+    """
+    g = wide(gate)
+    return (g * torch.sigmoid(g) * wide(up)).to(gate.dtype)
+
+
+@torch.no_grad()
+def adamw_(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    exp_avgs: Sequence[Tensor],
+    exp_avg_sqs: Sequence[Tensor],
+    *,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+) -> None:
+    """One AdamW step, tensor after tensor, in place.
+
+        p = p · (1 - lr · weight_decay)                     decay beside the gradient, not through it
+        m = beta1 · m + (1 - beta1) · g                     m: exp_avg
+        v = beta2 · v + (1 - beta2) · g²                    v: exp_avg_sq
+        p = p - lr · m̂ / (sqrt(v̂) + eps)                    m̂ = m / (1 - beta1^step), v̂ = v / (1 - beta2^step)
+
+    Shapes: the four sequences run in parallel, equal shapes at equal places. `step` counts from 1.
+    Source: Kingma & Ba 2015, alg. 1; Loshchilov & Hutter 2019, alg. 2.
+    """
+    for p, g, m, v in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
+        p.mul_(1 - lr * weight_decay)
+        m.copy_(beta1 * m + (1 - beta1) * g)
+        v.copy_(beta2 * v + (1 - beta2) * g.square())
+        m_hat = m / (1 - beta1**step)
+        v_hat = v / (1 - beta2**step)
+        p.sub_(lr * m_hat / (v_hat.sqrt() + eps))
+
+
+def newton_schulz(g: Tensor, steps: int = 5) -> Tensor:
+    """Push every singular value of g towards 1, keeping the singular vectors: roughly U Vᵀ of g = U Σ Vᵀ.
+
+        x = g / ‖g‖;  repeat: x = a·x + (b·(x xᵀ) + c·(x xᵀ)²) x
+
+    The polynomial acts on each singular value alone. Its coefficients trade convergence to exactly 1 for speed at
+    0: the values end between about 0.7 and 1.2, which Muon does not mind.
+
+    Shapes: g (..., M, N), each matrix of the batch alone; returns (..., M, N).
+    Dtypes: computed in g.dtype.
+    Source: Jordan et al. 2024, "Muon".
+    """
+    a, b, c = QUINTIC
+    x = g.mT if g.size(-2) > g.size(-1) else g                # M <= N, so that x xᵀ is the small product
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        s = x @ x.mT                                          # (..., M, M)
+        x = a * x + (b * s + c * s @ s) @ x
+    return x.mT if g.size(-2) > g.size(-1) else x

@@ -1,0 +1,107 @@
+"""The whole: embedding, blocks, head; and how its weights begin."""
+
+import math
+from typing import Any
+
+from torch import Tensor, nn
+
+from kernels import linear_cross_entropy
+from minigpt.model.attention import Attention
+from minigpt.model.cache import KVCache
+from minigpt.model.config import GPTConfig
+from minigpt.model.mlp import MLPS
+from minigpt.model.norm import NORMS
+from minigpt.model.positions import POSITIONS, Turn
+
+
+class Block(nn.Module):
+    """One layer: look at the others, then think alone; each adds to the stream what it found."""
+
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__()
+        norm = NORMS[config.norm]
+        self.attention_norm = norm(config.n_embd, config.norm_eps, config.bias)
+        self.attention = Attention(config, layer)
+        self.mlp_norm = norm(config.n_embd, config.norm_eps, config.bias)
+        self.mlp = MLPS[config.mlp](config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, turn: Turn, how: dict[str, Any], cache: KVCache | None) -> Tensor:
+        x = x + self.dropout(self.attention(self.attention_norm(x), turn, how, cache))  # (B, T, C)
+        return x + self.dropout(self.mlp(self.mlp_norm(x)))                             # (B, T, C)
+
+
+class GPT(nn.Module):
+    """Integers in, logits out.
+
+    How weights begin (Radford et al. 2019):
+
+        matrices, embeddings      N(0, 0.02²)
+        o_proj, down_proj         N(0, 0.02² / 2L): 2L of them add to the stream, whose variance then starts at order 1
+        biases                    0
+        norm gains                1
+    """
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
+        self.position_embedding = POSITIONS[config.position](config)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.final_norm = NORMS[config.norm](config.n_embd, config.norm_eps, config.bias)
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        if config.tied:
+            self.lm_head.weight = self.token_embedding.weight
+        self._initialise()
+
+    def forward(
+        self,
+        ids: Tensor,
+        targets: Tensor | None = None,
+        *,
+        cache: KVCache | None = None,
+        document: Tensor | None = None,
+    ) -> Tensor:
+        """Logits; or, with targets, the loss at each of them, for which logits need not exist.
+
+        Shapes: ids (B, T) of int64; returns logits (B, T, V). With targets (B, T): losses (B, T) in float32, 0 where
+                the target is -100. document (B, T): a token sees only tokens of its own document.
+        Cache:  positions continue at cache.length; the new keys and values are stored in it.
+        Raises: ValueError beyond the context of learned positions, beyond a cache's capacity, or for documents with
+                a cache that already holds tokens (it does not know theirs).
+        """
+        start = 0 if cache is None else cache.length
+        if document is not None and start:
+            raise ValueError("a cache with tokens in it does not know their documents: give one or the other")
+        x, turn, how = self.position_embedding(self.token_embedding(ids), start)  # (B, T, C)
+        x = self.dropout(x)
+        for block in self.blocks:
+            x = block(x, turn, {**how, "document": document}, cache)              # (B, T, C)
+        x = self.final_norm(x)
+        if targets is None:
+            return self.lm_head(x)                                                # (B, T, V)
+        return linear_cross_entropy(x, self.lm_head.weight, targets, reduction="none")  # (B, T)
+
+    def _initialise(self) -> None:
+        small = 0.02 / math.sqrt(2 * self.config.n_layer)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 2:
+                last = name.endswith(("o_proj.weight", "down_proj.weight"))
+                nn.init.normal_(parameter, std=small if last else 0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
+
+def check_ids(ids: Tensor, vocab_size: int, source: str) -> None:
+    """Refuse token ids that the model has no embedding for, where data enters and not in every forward pass.
+
+    Raises: ValueError naming the first id at fault and its place.
+    """
+    wrong = (ids < 0) | (ids >= vocab_size)
+    if wrong.any():
+        place = int(wrong.flatten().nonzero()[0])
+        raise ValueError(
+            f"{source}: token id {int(ids.flatten()[place])} at place {place} is beyond the vocabulary of "
+            f"{vocab_size}: it was made with another tokenizer. Use the tokenizer that belongs to the model."
+        )

@@ -1,0 +1,30 @@
+"""Decode while tokens arrive. A token may end in the middle of a character, so its last bytes may have to wait."""
+
+import codecs
+from collections.abc import Callable
+
+
+class StreamDecoder:
+    """Turns ids into text one at a time: concatenated pushes and the flush equal `decode` of all ids.
+
+        >>> from minigpt.tokenizer import Tokenizer
+        >>> decoder = Tokenizer.bytes_only().stream_decoder()
+        >>> [decoder.push(byte) for byte in "né".encode()]  # é is two bytes
+        ['n', '', 'é']
+        >>> decoder.flush()
+        ''
+    """
+
+    def __init__(self, token_bytes: Callable[[int], bytes]) -> None:
+        self._token_bytes = token_bytes
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, token: int) -> str:
+        """The text that this token completes; empty while a character is unfinished."""
+        return self._utf8.decode(self._token_bytes(token))
+
+    def flush(self) -> str:
+        """The end: bytes of an unfinished character become U+FFFD. The decoder can then start a new text."""
+        rest = self._utf8.decode(b"", final=True)
+        self._utf8.reset()
+        return rest

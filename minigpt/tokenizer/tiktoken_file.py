@@ -1,0 +1,46 @@
+"""tiktoken's rank files: one token a line, base64, with its rank, which is also its id.
+
+A rank file holds ordinary tokens only; the split pattern and the special tokens must be known from elsewhere.
+`merges_from_ranks` (vocabulary.py) says how ranks become merges.
+"""
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+
+from minigpt.tokenizer.reading import blaming
+from minigpt.tokenizer.vocabulary import END_OF_TEXT, Vocabulary, merges_from_ranks
+
+
+def read_ranks(path: Path) -> dict[int, bytes]:
+    """The tokens of a rank file. Raises: FileNotFoundError; ValueError if it is damaged."""
+    tokens: dict[int, bytes] = {}
+    with blaming(path):
+        for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+            token, _, rank = line.partition(b" ")
+            if not rank.isdigit() or int(rank) in tokens:
+                raise ValueError(f"line {number} is not a base64 token followed by a rank of its own")
+            tokens[int(rank)] = base64.b64decode(token, validate=True)
+        vocabulary_of_ranks(tokens, {}, pattern="")  # a cut-off file lacks bytes or repeats a token: say so here
+    return tokens
+
+
+def write_ranks(vocabulary: Vocabulary, path: Path) -> None:
+    """Raises: ValueError if merging by id would give other tokens than this vocabulary's merges."""
+    made = [new for _, _, new in vocabulary.merges]
+    if made != sorted(made):
+        raise ValueError("tiktoken merges in the order of ids, and this tokenizer's merges are in another order")
+    lines = [base64.b64encode(token) + b" %d\n" % i for i, token in sorted(vocabulary.tokens.items())]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"".join(lines))
+
+
+def vocabulary_of_ranks(tokens: Mapping[int, bytes], special: Mapping[str, int], pattern: str) -> Vocabulary:
+    return Vocabulary(
+        tokens=tokens,
+        merges=merges_from_ranks(tokens),
+        special=special,
+        pattern=pattern,
+        end_of_text=END_OF_TEXT if END_OF_TEXT in special else None,
+        whole_words=True,
+    )

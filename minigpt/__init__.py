@@ -12,6 +12,7 @@ nothing you read depends on something you have not read yet (`tests/test_house.p
     optim       how does a gradient become a step?
     training    the only training loop in the house
     engine      how do tokens come out?
+    completion  how does text continue text? engine and tokenizer together, streamed
     presets     named runs, as Python functions
     __main__    python -m minigpt: doctor, corpus, report
 
@@ -28,6 +29,7 @@ ROOMS = (
     "optim",
     "training",
     "engine",
+    "completion",
     "presets",
     "__main__",
 )

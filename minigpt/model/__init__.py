@@ -9,7 +9,8 @@ Read in this order:
     mlp.py         what does it do with what it saw?
     gpt.py         the whole: embedding, blocks, head; and how its weights begin
     cache.py       what generation keeps, so that each new token costs one token's work
-    hf_layout.py   which Hugging Face model is this config, and what are its weights called there?
+    hf_config.py   which Hugging Face model is this config?
+    hf_names.py    what are its weights called there?
     pretrained.py  weights and config to a folder and back
 
 In:  ids (B, T) of int64, each below vocab_size. Whoever makes ids checks that once, where data enters (`check_ids`

@@ -1,0 +1,194 @@
+"""A stream of tokens over several shards: written all or nothing, read as one long array."""
+
+import os
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from minigpt.batches.shard_file import CURE, Shard, ShardWriter, read_shard
+
+SHARD_TOKENS = 100_000_000  # 200 MB with two bytes a token: few files, and none too large to copy
+
+
+class StreamWriter:
+    """Writes a stream as `<prefix>-00000-of-00002.bin`, ...; under hidden names until all of it is on disk.
+
+    As a context manager: an exception, also a full disk, removes what was written and leaves an older stream
+    of the same prefix untouched.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        prefix: str,
+        *,
+        vocab_size: int,
+        fingerprint: str,
+        shard_tokens: int = SHARD_TOKENS,
+    ) -> None:
+        self.folder, self.prefix = Path(folder), prefix
+        self.fingerprint, self.shard_tokens = fingerprint, shard_tokens
+        self.dtype = np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
+        self.writer: ShardWriter | None = None
+        self.hidden: list[Path] = []
+        self.paths: list[Path] = []  # the finished shards, once the context has ended
+
+    def write(self, ids: np.ndarray, starts_document: bool = True) -> None:
+        """Append ids, as a new document or as more of the last one; a shard that is full ends."""
+        with naming_the_folder(self.folder):
+            while True:
+                if self.writer is None or self.writer.tokens == self.shard_tokens:
+                    self._next_shard()
+                room = self.shard_tokens - self.writer.tokens
+                self.writer.write(ids[:room], starts_document)
+                ids, starts_document = ids[room:], False
+                if not len(ids):
+                    return
+
+    def _next_shard(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
+        number = len(self.hidden)
+        self.hidden.append(self.folder / f".{self.prefix}-{number:05}.tmp")
+        self.writer = ShardWriter(self.hidden[-1], self.fingerprint, self.dtype, number)
+
+    def __enter__(self) -> Self:
+        with naming_the_folder(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None and self.writer is not None:
+                with naming_the_folder(self.folder):
+                    self.writer.close()
+                    self._show()
+        finally:
+            if self.writer is not None:
+                self.writer.file.close()
+            for path in self.hidden:
+                path.unlink(missing_ok=True)
+
+    def _show(self) -> None:
+        """Give the shards their names. The older stream goes first: a crash in between leaves one that is
+        visibly incomplete, never one mixed from two.
+        """
+        for path in self.folder.glob(f"{self.prefix}-*-of-*.bin"):
+            path.unlink()
+        for number, path in enumerate(self.hidden):
+            self.paths.append(self.folder / f"{self.prefix}-{number:05}-of-{len(self.hidden):05}.bin")
+            os.replace(path, self.paths[-1])
+        sync_folder(self.folder)
+
+
+def write_shards(
+    token_arrays: Iterable[np.ndarray],
+    folder: Path,
+    prefix: str,
+    *,
+    vocab_size: int,
+    fingerprint: str,
+    shard_tokens: int = SHARD_TOKENS,
+) -> list[Path]:
+    """Write a stream of documents, one array each."""
+    writer = StreamWriter(
+        folder, prefix, vocab_size=vocab_size, fingerprint=fingerprint, shard_tokens=shard_tokens
+    )
+    with writer:
+        for ids in token_arrays:
+            writer.write(ids)
+    return writer.paths
+
+
+class TokenStream:
+    """Several shards as one long array of token ids."""
+
+    def __init__(self, shards: list[Shard]) -> None:
+        # plain arrays over the mapped memory: np.memmap's own indexing is several times slower
+        self.parts = [np.asarray(shard.tokens) for shard in shards]
+        self.ends = np.cumsum([len(part) for part in self.parts]).tolist()
+        self.shards = shards
+
+    def __len__(self) -> int:
+        return self.ends[-1] if self.ends else 0
+
+    def __getitem__(self, where: slice) -> np.ndarray:
+        """The ids from where.start up to where.stop: a view, where one shard holds them all."""
+        start, stop, step = where.indices(len(self))
+        assert step == 1, f"a token stream is read one way, got step {step}"
+        return self.read(start, stop)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        found = []
+        for number in range(bisect_right(self.ends, start), len(self.parts)):
+            part = self.parts[number]
+            begin = self.ends[number] - len(part)
+            found.append(part[max(0, start - begin) : max(0, stop - begin)])
+            if stop <= self.ends[number]:
+                break
+        return found[0] if len(found) == 1 else np.concatenate(found or [np.zeros(0, np.uint16)])
+
+    def rows(self, starts: np.ndarray, length: int) -> np.ndarray:
+        """A window of the stream from each start, with zeros past its end: (B,) -> (B, length) int64."""
+        rows = np.zeros((len(starts), length), np.int64)
+        for row, start in zip(rows, starts.tolist(), strict=True):
+            ids = self.read(start, start + length)
+            row[: len(ids)] = ids
+        return rows
+
+    @cached_property
+    def document_starts(self) -> np.ndarray:
+        """Where documents start in the whole stream, ascending: (documents,) int64."""
+        begins = [end - len(part) for end, part in zip(self.ends, self.parts, strict=True)]
+        starts = [shard.document_starts.astype(np.int64) for shard in self.shards]
+        return np.concatenate([start + begin for start, begin in zip(starts, begins, strict=True)])
+
+
+def open_shards(folder: Path, prefix: str, fingerprint: str, vocab_size: int | None = None) -> TokenStream:
+    """Open, and check, every shard of a stream.
+
+    Raises: FileNotFoundError if there is none; ValueError if one is missing or damaged, was written by
+    another tokenizer, or holds ids that a vocabulary of vocab_size does not have.
+    """
+    paths = sorted(Path(folder).glob(f"{prefix}-*-of-*.bin"))
+    if not paths:
+        raise FileNotFoundError(f"{folder} has no shards called {prefix}-*.bin")
+    shards = [read_shard(path, fingerprint) for path in paths]
+    count = int(paths[0].stem.rpartition("-")[2])
+    if [shard.number for shard in shards] != list(range(count)):
+        raise ValueError(f"{folder} holds {len(paths)} of the {count} shards of {prefix}. {CURE}")
+    for path, shard in zip(paths, shards, strict=True):
+        if vocab_size is not None and shard.max_token >= vocab_size:
+            raise ValueError(
+                f"{path} holds token id {shard.max_token}, but the vocabulary ends at {vocab_size - 1}: "
+                f"the model and the tokenizer do not belong together. {CURE}"
+            )
+    return TokenStream(shards)
+
+
+@contextmanager
+def naming_the_folder(folder: Path) -> Iterator[None]:
+    """A full or read-only disk says in one line where."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise OSError(f"cannot write tokens to {folder}: {why}. Free space or use another folder.") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make new names survive a power cut. Windows has no handle on a folder, and does it by itself."""
+    if os.name != "nt":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

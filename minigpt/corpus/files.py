@@ -1,0 +1,151 @@
+"""From one file to its documents, by kind. Nothing holds more than a piece, a line or a page."""
+
+import codecs
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from minigpt.corpus.document import Document
+from minigpt.corpus.html_text import html_to_text
+
+PIECE = 1 << 20  # characters: large enough that reading is quick, small enough to hold several
+
+
+class NotTextError(ValueError):
+    """A file that is not text. A folder drops it under `rule`; a file asked for by name is an error."""
+
+    def __init__(self, message: str, rule: str) -> None:
+        super().__init__(message)
+        self.rule = rule
+
+
+def read_file(path: Path, name: str) -> Iterator[Document]:
+    """The documents of one file; a kind that is not in KINDS is read as plain text."""
+    read = next((KINDS[kind] for kind in KINDS if path.name.lower().endswith(kind)), read_text)
+    return read(path, name)
+
+
+def is_known_kind(path: Path) -> bool:
+    return path.name.lower().endswith(tuple(KINDS))
+
+
+def decoded(path: Path) -> Iterator[str]:
+    """The text of a file in blocks of at most PIECE characters, line ends untouched.
+
+    Raises: NotTextError at the first byte that is not UTF-8, or at a NUL.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with path.open("rb") as file:
+        consumed = 0
+        while True:
+            block = file.read(PIECE)
+            pending = len(decoder.getstate()[0])  # the first bytes of a character cut by the last block
+            try:
+                text = decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                at = consumed - pending + error.start
+                raise NotTextError(
+                    f"{path} is not UTF-8 text (byte {at:,}: {error.reason}); save it as UTF-8", "not-utf-8"
+                ) from None
+            if "\0" in text:
+                raise NotTextError(f"{path} is binary (it has NUL bytes), not text", "binary")
+            yield text
+            if not block:
+                return
+            consumed += len(block)
+
+
+def read_text(path: Path, name: str) -> Iterator[Document]:
+    """A plain file is one document, in pieces of at most PIECE characters cut where a reader would pause."""
+    rest = ""
+    for text in decoded(path):
+        rest += text
+        while len(rest) > PIECE:
+            cut = pause_before(rest, PIECE)
+            yield Document(rest[:cut], name, ends=False)
+            rest = rest[cut:]
+    yield Document(rest, name)
+
+
+def pause_before(text: str, limit: int) -> int:
+    """The last place at or before `limit` to cut text: after a paragraph, else a line, else before a space.
+
+    Such a cut changes neither Unicode normalisation nor, for the most part, how words become tokens. Text
+    with none of the three is cut at the limit, though never inside a CRLF.
+    """
+    for border in ("\n\n", "\n"):
+        at = text.rfind(border, 0, limit)
+        if at >= 0:
+            return at + len(border)
+    at = text.rfind(" ", 1, limit)
+    if at > 0:
+        return at
+    return limit - 1 if text[limit - 1] == "\r" else limit
+
+
+def read_html(path: Path, name: str) -> Iterator[Document]:
+    """A page is one document: what a browser would show of it."""
+    yield Document(html_to_text(decoded(path)), name)
+
+
+def read_jsonl(path: Path, name: str) -> Iterator[Document]:
+    """One JSON object a line; its "text" is a document. Blank lines are passed over."""
+    with path.open("rb") as file:
+        yield from json_documents(file, path, name)
+
+
+def read_jsonl_gz(path: Path, name: str) -> Iterator[Document]:
+    try:
+        with gzip.open(path, "rb") as file:
+            yield from json_documents(file, path, name)  # type: ignore[arg-type]
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path} is a damaged or truncated gzip file ({error}); fetch it again") from None
+
+
+def json_documents(file: BinaryIO, path: Path, name: str) -> Iterator[Document]:
+    for number, line in enumerate(file, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line.decode("utf-8-sig"))
+        except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both ValueErrors
+            raise ValueError(f"{path} line {number}: not a line of JSON ({error})") from None
+        text = record.get("text") if isinstance(record, dict) else None
+        if not isinstance(text, str):
+            found = f"the keys {sorted(record)}" if isinstance(record, dict) else type(record).__name__
+            raise ValueError(f'{path} line {number}: needs an object with a string "text", found {found}')
+        yield Document(text, f"{name}:{number}")
+
+
+def read_parquet(path: Path, name: str) -> Iterator[Document]:
+    """Each row's column "text" is a document."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise ImportError(f'{path} needs the extra "data": pip install "minigpt[data]"') from None
+    try:
+        with pyarrow.parquet.ParquetFile(path) as table:
+            if "text" not in table.schema_arrow.names:
+                raise ValueError(f'{path} has no column "text"; its columns are {table.schema_arrow.names}')
+            row = 0
+            for batch in table.iter_batches(batch_size=1024, columns=["text"]):
+                for text in batch.column(0).to_pylist():
+                    row += 1
+                    yield Document(text or "", f"{name}:{row}")
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"{path} is not a readable Parquet file ({error})") from None
+
+
+KINDS = {
+    ".txt": read_text,
+    ".md": read_text,
+    ".py": read_text,
+    ".html": read_html,
+    ".htm": read_html,
+    ".jsonl": read_jsonl,
+    ".jsonl.gz": read_jsonl_gz,
+    ".parquet": read_parquet,
+}

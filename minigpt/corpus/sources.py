@@ -1,0 +1,135 @@
+"""From what a user types after --data to a stream of documents."""
+
+import glob
+import os
+import shutil
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from minigpt.corpus.document import Document
+from minigpt.corpus.files import NotTextError, is_known_kind, read_file
+from minigpt.corpus.python_library import read_python_library
+from minigpt.corpus.report import CleanReport
+
+# Streams a corpus from its beginning each time it is called; what it drops goes into the report.
+Reader = Callable[[CleanReport], Iterator[Document]]
+
+TIMEOUT = 30  # seconds without an answer before a download is given up
+
+
+def open_source(spec: str) -> Reader:
+    """Find what `spec` names, so that a slip shows at once, and return how to read it.
+
+    spec: "python", hf:NAME, a URL, a file, a folder (every readable file in it, in order of path), or a glob.
+    Raises: FileNotFoundError, OSError, ImportError, ValueError, each saying what would work.
+    """
+    if spec == "python":
+        return read_python_library
+    if spec.startswith("hf:"):
+        return open_hugging_face(spec)
+    if spec.startswith("file://"):
+        return open_source(urllib.request.url2pathname(urlsplit(spec).path))
+    if spec.startswith(("http://", "https://")):
+        return open_url(spec)
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        return lambda report: read_files(folder_files(path, report), report)
+    if path.is_file():
+        return lambda report: read_file(path, path.name)
+    return open_glob(spec)
+
+
+def read_documents(spec: str) -> Iterator[Document]:
+    """The documents (in pieces) of anything --data accepts."""
+    return open_source(spec)(CleanReport())
+
+
+def open_glob(spec: str) -> Reader:
+    if not glob.has_magic(spec):
+        raise FileNotFoundError(
+            f"--data {spec}: there is no such file or folder. Give a file, a folder, a quoted glob such as "
+            "'texts/**/*.txt', a URL, hf:NAME, or python (the default)."
+        )
+    matches = sorted(Path(name) for name in glob.glob(spec, recursive=True))
+    files = [(path, path.as_posix()) for path in matches if path.is_file()]
+    if not files:
+        raise FileNotFoundError(f"--data {spec}: no file matches")
+    return lambda report: read_files(files, report)
+
+
+def folder_files(folder: Path, report: CleanReport) -> Iterator[tuple[Path, str]]:
+    """(path, name in the folder) of each file of a known kind, in order of path; no hidden ones."""
+    found = []
+    for here, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(here, name) for name in files if not name.startswith(".")]
+    for path in sorted(found, key=lambda path: path.relative_to(folder).parts):
+        name = path.relative_to(folder).as_posix()
+        if is_known_kind(path):
+            yield path, name
+        else:
+            report.drop("other-kind", name)
+
+
+def read_files(files: Iterable[tuple[Path, str]], report: CleanReport) -> Iterator[Document]:
+    """The documents of several files; one that turns out not to be text is dropped whole."""
+    for path, name in files:
+        try:
+            for _ in read_file(path, name):  # once to its end: a flaw may come after a thousand good pieces
+                pass
+        except NotTextError as flaw:
+            report.drop(flaw.rule, name)
+            continue
+        yield from read_file(path, name)
+
+
+def open_url(url: str) -> Reader:
+    """Download once, then read the copy; it is deleted when the reader is."""
+    folder = tempfile.TemporaryDirectory(prefix="minigpt-", ignore_cleanup_errors=True)
+    path = Path(folder.name, Path(unquote(urlsplit(url).path)).name or "index.html")
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, path.open("wb") as file:
+            shutil.copyfileobj(answer, file, 1 << 20)
+            promised = answer.headers["Content-Length"]
+    except (OSError, ValueError) as error:
+        raise OSError(f"cannot download {url}: {reason(error)}. Without a network, give a file.") from None
+    if promised is not None and path.stat().st_size != int(promised):
+        got = f"{path.stat().st_size:,} of {int(promised):,} bytes"
+        raise OSError(f"cannot download {url}: the connection ended after {got}. Try again.")
+
+    def read(report: CleanReport) -> Iterator[Document]:
+        assert folder, "the copy lives as long as its reader"
+        return read_file(path, path.name)
+
+    return read
+
+
+def reason(error: Exception) -> str:
+    """One line: some libraries explain themselves in paragraphs."""
+    text = str(getattr(error, "reason", error)) or type(error).__name__
+    return text.strip().split("\n")[0]
+
+
+def open_hugging_face(spec: str) -> Reader:
+    """A data set's split "train", column "text", streamed: hf:NAME or hf:NAME:CONFIGURATION."""
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        raise ImportError(f'--data {spec} needs the extra "data": pip install "minigpt[data]"') from None
+    name, _, configuration = spec.removeprefix("hf:").partition(":")
+    try:
+        rows = load_dataset(name, configuration or None, split="train", streaming=True)
+    except (OSError, ValueError) as error:
+        raise OSError(f"cannot open {spec}: {reason(error)}. Without a network, give a file.") from None
+
+    def read(report: CleanReport) -> Iterator[Document]:
+        for number, row in enumerate(rows, start=1):
+            if not isinstance(row.get("text"), str):
+                raise ValueError(f'{spec} row {number} has no string "text"; its columns are {sorted(row)}')
+            yield Document(row["text"], f"{name}:{number}")
+
+    return read

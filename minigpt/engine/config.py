@@ -1,0 +1,28 @@
+"""How bold the next token may be."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    max_new_tokens: int = 256  # stop after so many tokens, if no end token came first
+    temperature: float = 0.8  # below 1: safer, above: bolder; 0: always the likeliest token
+    top_k: int | None = None  # choose among the k likeliest tokens only
+    top_p: float = 1.0  # choose among the likeliest tokens that together have this probability
+    min_p: float = 0.0  # choose among tokens at least this many times as likely as the likeliest
+    repetition_penalty: float = 1.0  # above 1: tokens already there become less likely
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ValueError(f"--max-new-tokens {self.max_new_tokens}: needs at least 1")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"--temperature {self.temperature}: needs at least 0; 0.7 to 1 is usual")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"--top-k {self.top_k}: needs at least 1, or none for no limit")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"--top-p {self.top_p}: is a probability above 0; 1 keeps every token")
+        if not 0 <= self.min_p <= 1:
+            raise ValueError(f"--min-p {self.min_p}: is a share from 0 (keeps every token) to 1")
+        if not 0 < self.repetition_penalty < math.inf:
+            raise ValueError(f"--repetition-penalty {self.repetition_penalty}: must be above 0; 1 is off")

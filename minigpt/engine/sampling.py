@@ -1,0 +1,101 @@
+"""Logits to one token: penalty, temperature, the filters, the draw.
+
+Each function takes logits (..., V) and returns logits (..., V), so they can be read, tested and left out one
+by one. A filter sets what it refuses to -inf, which the softmax turns into probability 0. Their order is that
+of Hugging Face's `generate`: repetition penalty, temperature, top-k, top-p, min-p, so that a setting means
+here what it means there. (Filters come after the temperature: a hot distribution keeps more tokens under the
+same top-p.)
+"""
+
+import torch
+from torch import Tensor
+
+from minigpt.engine.config import SamplingConfig
+
+
+def next_token(logits: Tensor, seen: Tensor, config: SamplingConfig, generator: torch.Generator) -> Tensor:
+    """Choose one token per row; the same stream in the same state chooses the same.
+
+    Shapes: logits (V,) or (B, V); seen (S,) or (B, S), the ids already there; returns () or (B,).
+    Dtypes: computed in float32, on the generator's device: a stream that lives on the CPU gives the same
+            choices beside every accelerator.
+    Raises: ValueError for logits that are not finite.
+    """
+    logits = logits.to(generator.device, torch.float32)
+    if not logits.isfinite().all():
+        raise ValueError("the model's logits are not finite: its weights are damaged or it has diverged")
+    logits = repetition_penalised(logits, seen.to(generator.device), config.repetition_penalty)
+    if config.temperature == 0:
+        return logits.argmax(-1)
+    return drawn(filtered(logits, config), generator)
+
+
+def filtered(logits: Tensor, config: SamplingConfig) -> Tensor:
+    """Temperature, then every filter that is switched on."""
+    logits = tempered(logits, config.temperature)
+    if config.top_k is not None:
+        logits = top_k_only(logits, config.top_k)
+    if config.top_p < 1:
+        logits = top_p_only(logits, config.top_p)
+    if config.min_p > 0:
+        logits = min_p_only(logits, config.min_p)
+    return logits
+
+
+def drawn(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """One id per row, drawn with probability softmax(logits). (..., V) -> (...)"""
+    return torch.multinomial(logits.softmax(-1), 1, generator=generator)[..., 0]
+
+
+def repetition_penalised(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Make tokens that are already there less likely; how often they are there does not count.
+
+        logit / penalty   where logit > 0,   logit · penalty elsewhere
+
+    Both lower the logit for a penalty above 1. The rule depends on where 0 is, which softmax does not: an
+    accident of its origin that everyone has kept.
+    Source: Keskar et al. 2019, "CTRL", section 4.1.
+    """
+    if penalty == 1:
+        return logits
+    picked = logits.gather(-1, seen)                                          # (..., S)
+    picked = torch.where(picked > 0, picked / penalty, picked * penalty)      # (..., S)
+    return logits.scatter(-1, seen, picked)
+
+
+def tempered(logits: Tensor, temperature: float) -> Tensor:
+    """softmax(logits / temperature): towards the likeliest token below 1, towards uniform above."""
+    return logits / temperature
+
+
+def top_k_only(logits: Tensor, k: int) -> Tensor:
+    """Keep the k largest logits, and what ties with the smallest of them.
+
+    Source: Fan et al. 2018, "Hierarchical Neural Story Generation", section 5.1.
+    """
+    smallest = logits.topk(min(k, logits.size(-1))).values[..., -1:]          # (..., 1)
+    return logits.masked_fill(logits < smallest, float("-inf"))
+
+
+def top_p_only(logits: Tensor, p: float) -> Tensor:
+    """Keep the likeliest tokens until their probabilities add up to p: few where the model is sure.
+
+    The token that crosses p is kept, so at least one always is.
+    Source: Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration", section 3.1.
+    """
+    ordered, ids = logits.sort(descending=True, stable=True)                  # (..., V) each
+    probability = ordered.softmax(-1)
+    likelier = probability.cumsum(-1) - probability                           # what stands before each token
+    over = likelier >= p
+    refused = torch.zeros_like(over).scatter(-1, ids, over)                   # back in the vocabulary's order
+    return logits.masked_fill(refused, float("-inf"))
+
+
+def min_p_only(logits: Tensor, share: float) -> Tensor:
+    """Keep tokens at least `share` times as likely as the likeliest: a bar that rises with confidence.
+
+    Source: Nguyen et al. 2024, "Turning Up the Heat: Min-p Sampling".
+    """
+    probability = logits.softmax(-1)
+    bar = share * probability.amax(-1, keepdim=True)                          # (..., 1)
+    return logits.masked_fill(probability < bar, float("-inf"))

@@ -22,7 +22,7 @@ def global_norm(gradients: Sequence[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def clip_(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
-    """Scale all gradients by one factor, so that their global norm is at most `max_norm`; returns what it was.
+    """Scale all gradients by one factor so that their global norm is at most `max_norm`; returns the old one.
 
     One factor for all keeps the direction, and the length is that of one vector, so a single wild batch costs
     one step of bounded size. A norm of inf or NaN leaves every gradient untouched: scaling would turn inf

@@ -1,30 +1,32 @@
 """How does text become integers, and integers text?
 
-A model sees neither letters nor words: it sees token ids. This room learns a vocabulary from text by byte-pair
-encoding (BPE) and translates both ways. Every byte is a token, so any text can be encoded and nothing is ever
-"unknown"; frequent byte sequences become tokens of their own, so text gets about four times shorter.
+A model sees neither letters nor words: it sees token ids. This room learns a vocabulary from text by
+byte-pair encoding (BPE) and translates both ways. Every byte is a token, so any text can be encoded and
+nothing is ever "unknown"; frequent byte sequences become tokens of their own, so text gets about four times
+shorter.
 
 Read the files in this order:
 
-    naive.py          all of BPE in its plainest form; the specification that the fast files are tested against
+    naive.py          all of BPE in its plainest form: the specification that the fast files are held to
     patterns.py       where a text is cut into pre-tokens before any merging
-    train.py          the same merges as naive.py, thousands of times faster
     vocabulary.py     what a tokenizer knows, as plain data, with its fingerprint
+    train.py          the same merges as naive.py, thousands of times faster
     encode.py         pre-token -> ids: short ones, huge ones, and a memory of those seen before
     special.py        <|endoftext|> and friends: why user text must not be able to write them
     stream.py         decoding while tokens arrive: a token may end in the middle of a letter
     tokenizer.py      `Tokenizer`, which puts the above together
     byte_alphabet.py  the 256 visible letters in which files write bytes
-    huggingface.py  tiktoken_file.py  gpt2_files.py    the formats of the ecosystem, in and out
+    huggingface.py, tiktoken_file.py, gpt2_files.py    the formats of the ecosystem, in and out
+    reading.py        what is said when one of those files is damaged
 
 In: an iterable of texts, or somebody's tokenizer files. Out: lists or arrays of ids; `tokenizer.json`.
 
     >>> from minigpt.tokenizer import Tokenizer
-    >>> tokenizer = Tokenizer.train(["low lower lowest"] * 9, vocab_size=262)
-    >>> tokenizer.encode("low")
-    [257]
-    >>> tokenizer.decode([257, 119])
-    'loww'
+    >>> tokenizer = Tokenizer.train(["low lower lowest"] * 9, vocab_size=259)  # bytes, 2 merges, 1 special
+    >>> tokenizer.encode("lower")
+    [257, 101, 114]
+    >>> tokenizer.decode([257, 101, 114])
+    'lower'
 """
 
 from minigpt.tokenizer.tokenizer import Tokenizer

@@ -1,10 +1,11 @@
 """`tokenizer.json`, the file that Hugging Face's `tokenizers` and `transformers` open, in and out.
 
-That library refuses keys it does not know, so what is ours (format version, fingerprint, pattern name) stands in
-`tokenizer_config.json` beside it, under the key "minigpt".
+That library refuses keys it does not know, so what is ours (format version, fingerprint, pattern name)
+stands in `tokenizer_config.json` beside it, under the key "minigpt".
 
-Readable from elsewhere: byte-level BPE as GPT-2, Llama 3 and Qwen have it. Everything that would change ids in a way
-we do not know is refused by name.
+Files from elsewhere can be read if they hold byte-level BPE as GPT-2, Llama 3 and Qwen do. What would
+change ids in a way unknown here is refused by name; what adds or removes tokens around a text
+(`post_processor`) is left out.
 """
 
 import json
@@ -15,18 +16,22 @@ from typing import Any, Final, Literal
 import regex
 
 from minigpt.tokenizer.byte_alphabet import to_bytes, to_letters
-from minigpt.tokenizer.patterns import GPT2, name_of, resolve
-from minigpt.tokenizer.reading import blaming, field, read_json, typed
+from minigpt.tokenizer.patterns import GPT2, name_of, portable, resolve
+from minigpt.tokenizer.reading import blaming, field, read_json, token_ids, typed
 from minigpt.tokenizer.vocabulary import END_OF_TEXT, Merge, Vocabulary
 
-FORMAT: Final = 1  # raise it when a reader of the old form would give other ids
+FORMAT: Final = 1  # to be raised when files mean something else than before
 
 
 def write(vocabulary: Vocabulary, folder: Path) -> None:
     """Write tokenizer.json and tokenizer_config.json into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / "tokenizer.json", _tokenizer_json(vocabulary))
-    _write_json(folder / "tokenizer_config.json", _config_json(vocabulary))
+    for name, content in (
+        ("tokenizer.json", _tokenizer_json(vocabulary)),
+        ("tokenizer_config.json", _config_json(vocabulary)),
+    ):
+        text = json.dumps(content, ensure_ascii=False, indent=2)
+        (folder / name).write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
 def read(path: Path) -> Vocabulary:
@@ -41,7 +46,7 @@ def read(path: Path) -> Vocabulary:
     if config_path.exists():
         with blaming(config_path):
             config = read_json(config_path)
-            ours = typed(config.get("minigpt", {}), dict, "minigpt")
+            ours = typed(config.get("minigpt", {}), dict, "'minigpt'")
             if ours and field(ours, "format", int) != FORMAT:
                 raise ValueError(f"it has format {ours['format']}, and this minigpt reads format {FORMAT}")
     with blaming(path):
@@ -49,45 +54,28 @@ def read(path: Path) -> Vocabulary:
         expected = config.get("minigpt", {}).get("fingerprint", vocabulary.fingerprint)
         if vocabulary.fingerprint != expected:
             raise ValueError(
-                f"its content has the fingerprint {vocabulary.fingerprint[:12]}, but {config_path.name} "
-                f"expects {str(expected)[:12]}: one of the two files was changed"
+                f"its fingerprint is {vocabulary.fingerprint[:12]}, but {config_path.name} beside it says "
+                f"{str(expected)[:12]}, so one of the two was changed"
             )
     return vocabulary
 
 
 def _tokenizer_json(vocabulary: Vocabulary) -> dict[str, Any]:
     letters = {i: to_letters(token) for i, token in sorted(vocabulary.tokens.items())}
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    special = sorted(vocabulary.special.items(), key=lambda item: item[1])
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    pattern = {"Regex": vocabulary.pattern}
+    split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [
-            {
-                "id": i,
-                "content": name,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-                "special": True,
-            }
-            for name, i in sorted(vocabulary.special.items(), key=lambda item: item[1])
-        ],
+        "added_tokens": [{"id": i, "content": name, **plain, "special": True} for name, i in special],
         "normalizer": {"type": vocabulary.normalization} if vocabulary.normalization else None,
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [
-                {
-                    "type": "Split",
-                    "pattern": {"Regex": vocabulary.pattern},
-                    "behavior": "Isolated",
-                    "invert": False,
-                },
-                {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
-            ],
-        },
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
         "post_processor": None,
-        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "decoder": byte_level,
         "model": {
             "type": "BPE",
             "dropout": None,
@@ -106,57 +94,46 @@ def _tokenizer_json(vocabulary: Vocabulary) -> dict[str, Any]:
 def _config_json(vocabulary: Vocabulary) -> dict[str, Any]:
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "clean_up_tokenization_spaces": False,  # True would remove spaces before punctuation when decoding
+        "clean_up_tokenization_spaces": False,  # would remove spaces before punctuation when decoding
         "eos_token": vocabulary.end_of_text,
         "minigpt": {
             "format": FORMAT,
             "pattern": name_of(vocabulary.pattern),
             "fingerprint": vocabulary.fingerprint,
-            "regex": regex.__version__,  # decides which characters are letters: a later Unicode knows more of them
+            "regex": regex.__version__,  # it decides what is a letter; a later Unicode knows more of them
         },
     }
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8", newline="\n")
-
-
 def _parse(content: Mapping[str, Any], config: Mapping[str, Any]) -> Vocabulary:
     model = field(content, "model", dict)
-    _refuse_other_models(model)
-    special = {
-        field(token, "content", str): field(token, "id", int)
-        for token in field(content, "added_tokens", list)
-        if typed(token, dict, "added_tokens")
-    }
-    special_ids = set(special.values())
-    ids = {name: typed(i, int, name) for name, i in field(model, "vocab", dict).items()}
-    tokens = {i: to_bytes(name) for name, i in ids.items() if i not in special_ids}
+    if model.get("type", "BPE") != "BPE":
+        raise ValueError(f"its model is {model['type']!r}, and only byte-level BPE can be read")
+    for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
+        if model.get(key):
+            raise ValueError(f"its model sets {key!r}, which byte-level BPE does not have")
+    added = [typed(token, dict, "an added token") for token in field(content, "added_tokens", list)]
+    special = {field(token, "content", str): field(token, "id", int) for token in added}
+    special_ids = set(special.values())  # GPT-2 lists them in the vocabulary as well
+    ids = token_ids(field(model, "vocab", dict))
     return Vocabulary(
-        tokens=tokens,
+        tokens={i: to_bytes(name) for name, i in ids.items() if i not in special_ids},
         merges=[_parse_merge(merge, ids) for merge in field(model, "merges", list)],
         special=special,
         pattern=_parse_pattern(content.get("pre_tokenizer")),
         end_of_text=_end_of_text(special, config),
         normalization=_parse_normalizer(content.get("normalizer")),
-        whole_words=bool(model.get("ignore_merges", False)),
+        whole_words=typed(model.get("ignore_merges", False), bool, "'ignore_merges'"),
     )
-
-
-def _refuse_other_models(model: Mapping[str, Any]) -> None:
-    if model.get("type", "BPE") != "BPE":
-        raise ValueError(f"its model is {model['type']!r}, and only byte-level BPE can be read")
-    for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
-        if model.get(key):
-            raise ValueError(f"its model sets {key!r}, which byte-level BPE as in GPT-2 does not have")
 
 
 def _parse_merge(merge: object, ids: Mapping[str, int]) -> Merge:
     """A merge is written "left right" or, since 2024, ["left", "right"]."""
-    parts = merge.split(" ") if isinstance(merge, str) else merge
-    if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(part, str) for part in parts):
-        raise ValueError(f"{merge!r} is no merge of two tokens")
-    left, right = parts
+    match merge.split(" ") if isinstance(merge, str) else merge:
+        case [str(left), str(right)]:
+            pass
+        case _:
+            raise ValueError(f"{merge!r} is no merge of two tokens")
     for name in (left, right, left + right):
         if name not in ids:
             raise ValueError(f"the merge {left!r} + {right!r} names {name!r}, which is not in the vocabulary")
@@ -171,15 +148,17 @@ def _parse_pattern(pre_tokenizer: object) -> str:
         case {
             "type": "Sequence",
             "pretokenizers": [
-                {"type": "Split", "pattern": {"Regex": str(pattern)}, "behavior": "Isolated", "invert": False},
+                {"type": "Split", "pattern": {"Regex": str(pattern)}, **how},
                 {"type": "ByteLevel", "use_regex": False, **options},
             ],
-        }:
+        } if how == {"behavior": "Isolated", "invert": False}:
             pass
         case _:
             raise ValueError("its pre_tokenizer is neither ByteLevel nor one Split followed by ByteLevel")
     if options.get("add_prefix_space", True):
         raise ValueError("its pre_tokenizer sets 'add_prefix_space', which changes the text")
+    if portable(pattern) != pattern:
+        raise ValueError(f"its pattern {pattern!r} repeats a count, which engines read in different ways")
     return resolve(pattern)
 
 
@@ -195,7 +174,9 @@ def _parse_normalizer(normalizer: object) -> Literal["NFC"] | None:
 
 def _end_of_text(special: Mapping[str, int], config: Mapping[str, Any]) -> str | None:
     """<|endoftext|> where it exists, otherwise what the folder calls eos_token (Llama 3: <|end_of_text|>)."""
+    if END_OF_TEXT in special:
+        return END_OF_TEXT
     match config.get("eos_token"):
-        case str(eos) | {"content": str(eos)} if eos in special and END_OF_TEXT not in special:
-            return eos
-    return END_OF_TEXT if END_OF_TEXT in special else None
+        case str(name) | {"content": str(name)} if name in special:
+            return name
+    return None

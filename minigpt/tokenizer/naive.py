@@ -1,12 +1,13 @@
 """Byte-pair encoding in its plainest form: the specification of this room.
 
-Training repeats one step: count every pair of neighbouring tokens, give the most frequent pair a new id, and
-replace it everywhere. Encoding replays those replacements in the order in which they were learned. Nothing here is
-fast (each step reads the whole text again); `train.py` and `encode.py` must give the same integers, and tests hold
-them to it.
+Training repeats one step: count every pair of neighbouring tokens, give the most frequent pair a new id,
+and replace it everywhere. Encoding replays those replacements in the order in which they were learned.
+Nothing here is fast (each step reads the whole text again); `train.py` and `encode.py` must give the same
+integers, and tests hold them to it.
 
-Source: Gage 1994, "A New Algorithm for Data Compression"; Sennrich et al. 2016, "Neural Machine Translation of Rare
-        Words with Subword Units"; on bytes: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".
+Source: Gage 1994, "A New Algorithm for Data Compression"; Sennrich et al. 2016, "Neural Machine Translation
+        of Rare Words with Subword Units"; on bytes: Radford et al. 2019, "Language Models are Unsupervised
+        Multitask Learners", section 2.2.
 """
 
 from collections import Counter
@@ -19,10 +20,11 @@ Pair = tuple[int, int]
 
 
 def train(texts: Iterable[str], n_merges: int, pattern: str, min_frequency: int = 1) -> list[Pair]:
-    """The pairs to merge, most useful first; pair i becomes token 256 + i.
+    """The pairs to merge, most frequent first; pair i becomes token 256 + i.
 
-    Among equally frequent pairs the one with the smaller ids wins (left first, then right), so that the result
-    depends on the text alone. Fewer than `n_merges` come back when no pair occurs `min_frequency` times any more.
+    Among equally frequent pairs the one with the smaller ids wins (left first, then right), so that the
+    result depends on the text alone. Fewer than `n_merges` come back when no pair occurs `min_frequency`
+    times any more.
     """
     words = [list(word.encode()) for text in texts for word in split(text, pattern)]
     merges: list[Pair] = []
@@ -41,8 +43,8 @@ def encode(text: str, merges: Sequence[Pair], pattern: str) -> list[int]:
     ids: list[int] = []
     for word in split(text, pattern):
         tokens = list(word.encode())
-        for i, pair in enumerate(merges):
-            tokens = merge(tokens, pair, 256 + i)
+        for new, pair in enumerate(merges, start=256):
+            tokens = merge(tokens, pair, new)
         ids += tokens
     return ids
 

@@ -1,10 +1,11 @@
 r"""Where text is cut into pre-tokens, before any merging.
 
-Without cuts, BPE spends its vocabulary on "dog.", "dog!" and "dog?"; so text is first cut by a regular expression
-into words, numbers, punctuation and white space, and merges never cross a cut. Ids depend on the pattern as much
-as on the merges, which is why the pattern is stored with every tokenizer.
+Without cuts, BPE would spend its vocabulary on "dog.", "dog!" and "dog?"; so text is first cut by a regular
+expression into words, numbers, punctuation and white space, and merges never cross a cut. Ids depend on the
+pattern as much as on the merges, which is why the pattern is stored with every tokenizer.
 
-`\p{L}` is any letter and `\p{N}` any digit of any script, `\s` any white space. Alternatives are tried from the top.
+`\p{L}` is a letter and `\p{N}` a digit of any script, `\s` any white space. Alternatives are tried from the
+top.
 """
 
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import regex
 
 GPT2: Final = "|".join(
     (
-        r"'s|'t|'re|'ve|'m|'ll|'d",  # English contractions, lower case only: GPT-2 cuts HE'S differently from he's
+        r"'s|'t|'re|'ve|'m|'ll|'d",  # contractions, lower case only: HE'S is cut differently from he's
         r" ?\p{L}+",  # a word takes the space before it, so "the" and " the" are different tokens
         r" ?\p{N}+",  # a number of any length: 2048 may be one token, and 2049 two
         r" ?[^\s\p{L}\p{N}]+",  # a run of punctuation and symbols
@@ -27,51 +28,53 @@ GPT2: Final = "|".join(
 CL100K: Final = "|".join(
     (
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",  # contractions in either case
-        r"[^\r\n\p{L}\p{N}]?\p{L}+",  # a word takes one mark before it, not only a space: "(self", ".join", "\tdef"
-        r"\p{N}{1,3}",  # at most three digits, so that numbers are written in a thousand tokens and not in chunks
+        r"[^\r\n\p{L}\p{N}]?\p{L}+",  # a word takes any one mark before it: " the", "(self", ".join"
+        r"\p{N}{1,3}",  # three digits at most: every number is spelled in the same thousand tokens
         r" ?[^\s\p{L}\p{N}]+[\r\n]*",  # punctuation with the line ends after it: ";\n" and "):\n" in code
         r"\s*[\r\n]+",  # blank lines, with their indentation
         r"\s+(?!\S)",  # white space, but its last character is left over for the word that follows
         r"\s+",  # the white space that is left
     )
 )
-"""GPT-4's rule (cl100k_base), in the spelling without possessive quantifiers that every engine reads alike."""
+"""GPT-4's rule, without the possessive quantifiers of tiktoken's spelling: every engine reads it alike."""
 
 PATTERNS: Final = {"gpt2": GPT2, "cl100k": CL100K}
 
-PIECE: Final = 1 << 18  # characters split at a time: a list of all pre-tokens of 1 GB would need 20 GB
+PIECE: Final = 1 << 18  # characters split at a time: a list of pre-tokens takes 20 times the text's memory
 
-# A line end between a non-space and a letter is a cut in both patterns above, whatever stands before and after it,
-# so a text may be split in two there. The non-space matters: cutting after "\n\n" would hide from `\s+(?!\S)` the
-# letter that makes it give back its last character.
+# A line end between a non-space and a letter is a cut in both patterns above, whatever stands before and
+# after it, so a text may be divided there. The non-space matters: a piece that ended with "\n\n" would hide
+# from `\s+(?!\S)` the letter that makes it give back its last character.
 SEAM: Final = regex.compile(r"(?<=\S\n)(?=\p{L})")
 
 
 def resolve(pattern: str) -> str:
-    """The regular expression that `pattern` names, or `pattern` itself if it is one.
+    """The regular expression that `pattern` names, or `pattern` itself, made portable, if it is one.
 
     Raises: ValueError for an unknown name or an expression that does not compile.
     """
     if pattern in PATTERNS:
         return PATTERNS[pattern]
-    if regex.fullmatch(r"[\w-]*", pattern):  # nothing but letters: surely a misspelt name, and useless as a rule
+    if regex.fullmatch(r"[\w-]*", pattern):  # no expression that cuts text looks so: it is a misspelt name
         raise ValueError(
-            f"unknown split pattern {pattern!r}: choose one of {', '.join(PATTERNS)}, or give a regular expression"
+            f"unknown split pattern {pattern!r}: "
+            f"choose one of {', '.join(PATTERNS)}, or give a regular expression"
         )
     try:
         regex.compile(pattern)
     except regex.error as error:
         raise ValueError(f"split pattern {pattern!r} is not a regular expression: {error}") from None
-    return pattern
+    return portable(pattern)
 
 
 def portable(pattern: str) -> str:
-    r"""The same rule without possessive counts, which Oniguruma (Hugging Face's engine) reads as something else.
+    r"""The same rule without possessive counts, which Hugging Face's engine reads as something else.
 
-    `\p{N}{1,3}+` means "up to three digits, never given back" to `regex` and to tiktoken, and "any number of groups
-    of three digits" to Oniguruma. All of them read `(?>\p{N}{1,3})` alike.
+    `\p{N}{1,3}+` means "up to three digits, never given back" to `regex` and to tiktoken, but "any number of
+    times up to three digits" to Oniguruma. All three read `(?>\p{N}{1,3})` as the former.
     """
-    return regex.sub(r"(\\[pP]\{\w+\}|\[[^\]]*\]|\\.|[^\\\])}])(\{\d+(?:,\d*)?\})\+", r"(?>\1\2)", pattern)
+    unit = r"(\\[pP]\{\w+\}|\[[^\]]*\]|\\.|[^\\\])}])"  # what is repeated: a property, a class, one character
+    return regex.sub(unit + r"(\{\d+(?:,\d*)?\})\+", r"(?>\1\2)", pattern)
 
 
 def name_of(pattern: str) -> str | None:
@@ -79,27 +82,46 @@ def name_of(pattern: str) -> str | None:
     return next((name for name, known in PATTERNS.items() if known == pattern), None)
 
 
-class Splitter:
-    """Cuts texts by one pattern. Nothing is lost: the concatenated pre-tokens are the text.
+def repair_surrogates(text: str) -> str:
+    r"""Text that UTF-8 can hold: surrogate pairs are joined, lone surrogates become U+FFFD (as tiktoken
+    does).
 
-    Text between two matches of a foreign pattern becomes a pre-token too (as in Hugging Face's `Split`; tiktoken
-    would drop it).
+    A Python str may hold halves of a UTF-16 pair, for instance out of JSON that says "\ud83d".
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+class Splitter:
+    """Cuts texts by one pattern. Nothing is lost: the concatenated pre-tokens are the (repaired) text.
+
+    What a foreign pattern leaves out between two matches becomes a pre-token too, as in Hugging Face's
+    `Split`; tiktoken would drop it.
     """
 
     def __init__(self, pattern: str) -> None:
         self.compiled = regex.compile(pattern)
-        self.ours = name_of(pattern) is not None
+        self.has_seams = name_of(pattern) is not None
 
     def pieces(self, text: str) -> Iterator[list[str]]:
-        """The pre-tokens of `text`, in lists of a bounded size wherever the pattern is ours and lines are short."""
-        if not self.ours:
-            yield list(self._matches_and_gaps(text))
-            return
+        """The pre-tokens of `text`, in lists of bounded size as long as the pattern is ours and lines are
+        short."""
+        text = repair_surrogates(text)
         start = 0
-        while len(text) - start > PIECE and (seam := SEAM.search(text, start + PIECE)):
-            yield self.compiled.findall(text, start, seam.start())
+        while self.has_seams and len(text) - start > PIECE and (seam := SEAM.search(text, start + PIECE)):
+            yield self._split(text[start : seam.start()])
             start = seam.start()
-        yield self.compiled.findall(text, start)
+        yield self._split(text[start:])
+
+    def _split(self, text: str) -> list[str]:
+        if self.compiled.groups == 0:  # with groups, findall would return those
+            words = self.compiled.findall(text)
+            if sum(map(len, words)) == len(text) and "" not in words:
+                return words
+        return list(self._matches_and_gaps(text))
 
     def _matches_and_gaps(self, text: str) -> Iterator[str]:
         end = 0

@@ -1,18 +1,19 @@
-"""Decode while tokens arrive. A token may end in the middle of a character, so its last bytes may have to wait."""
+"""Decode while tokens arrive. A token may end in the middle of a character, so its last bytes may have to
+wait."""
 
 import codecs
 from collections.abc import Callable
 
 
 class StreamDecoder:
-    """Turns ids into text one at a time: concatenated pushes and the flush equal `decode` of all ids.
+    """Turns ids into text one at a time: the pushes and the flush together equal `decode` of all ids.
 
-        >>> from minigpt.tokenizer import Tokenizer
-        >>> decoder = Tokenizer.bytes_only().stream_decoder()
-        >>> [decoder.push(byte) for byte in "né".encode()]  # é is two bytes
-        ['n', '', 'é']
-        >>> decoder.flush()
-        ''
+    >>> from minigpt.tokenizer import Tokenizer
+    >>> decoder = Tokenizer.bytes_only().stream_decoder()
+    >>> [decoder.push(byte) for byte in "né".encode()]  # é is two bytes
+    ['n', '', 'é']
+    >>> decoder.flush()
+    ''
     """
 
     def __init__(self, token_bytes: Callable[[int], bytes]) -> None:
@@ -24,7 +25,7 @@ class StreamDecoder:
         return self._utf8.decode(self._token_bytes(token))
 
     def flush(self) -> str:
-        """The end: bytes of an unfinished character become U+FFFD. The decoder can then start a new text."""
+        """The end: an unfinished character becomes U+FFFD. The decoder can then start on another text."""
         rest = self._utf8.decode(b"", final=True)
         self._utf8.reset()
         return rest

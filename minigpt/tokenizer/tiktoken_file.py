@@ -1,4 +1,4 @@
-"""tiktoken's rank files: one token a line, base64, with its rank, which is also its id.
+"""tiktoken's rank files: one token a line, in base64, and its rank, which is also its id.
 
 A rank file holds ordinary tokens only; the split pattern and the special tokens must be known from elsewhere.
 `merges_from_ranks` (vocabulary.py) says how ranks become merges.
@@ -12,30 +12,25 @@ from minigpt.tokenizer.reading import blaming
 from minigpt.tokenizer.vocabulary import END_OF_TEXT, Vocabulary, merges_from_ranks
 
 
-def read_ranks(path: Path) -> dict[int, bytes]:
-    """The tokens of a rank file. Raises: FileNotFoundError; ValueError if it is damaged."""
-    tokens: dict[int, bytes] = {}
+def read(path: Path, pattern: str, special: Mapping[str, int] | None) -> Vocabulary:
+    """Without `special`, <|endoftext|> takes the id after the last rank, except that plain bytes have none.
+
+    Raises: FileNotFoundError; ValueError if the file is damaged.
+    """
     with blaming(path):
+        tokens: dict[int, bytes] = {}
         for number, line in enumerate(path.read_bytes().splitlines(), start=1):
             token, _, rank = line.partition(b" ")
             if not rank.isdigit() or int(rank) in tokens:
-                raise ValueError(f"line {number} is not a base64 token followed by a rank of its own")
+                raise ValueError(f"line {number} is no base64 token followed by a rank of its own")
             tokens[int(rank)] = base64.b64decode(token, validate=True)
-        vocabulary_of_ranks(tokens, {}, pattern="")  # a cut-off file lacks bytes or repeats a token: say so here
-    return tokens
+        if special is None:
+            special = {END_OF_TEXT: max(tokens) + 1} if len(tokens) > 256 else {}
+        return from_ranks(tokens, pattern, special)
 
 
-def write_ranks(vocabulary: Vocabulary, path: Path) -> None:
-    """Raises: ValueError if merging by id would give other tokens than this vocabulary's merges."""
-    made = [new for _, _, new in vocabulary.merges]
-    if made != sorted(made):
-        raise ValueError("tiktoken merges in the order of ids, and this tokenizer's merges are in another order")
-    lines = [base64.b64encode(token) + b" %d\n" % i for i, token in sorted(vocabulary.tokens.items())]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"".join(lines))
-
-
-def vocabulary_of_ranks(tokens: Mapping[int, bytes], special: Mapping[str, int], pattern: str) -> Vocabulary:
+def from_ranks(tokens: Mapping[int, bytes], pattern: str, special: Mapping[str, int]) -> Vocabulary:
+    """A vocabulary that encodes by tiktoken's rule."""
     return Vocabulary(
         tokens=tokens,
         merges=merges_from_ranks(tokens),
@@ -44,3 +39,13 @@ def vocabulary_of_ranks(tokens: Mapping[int, bytes], special: Mapping[str, int],
         end_of_text=END_OF_TEXT if END_OF_TEXT in special else None,
         whole_words=True,
     )
+
+
+def write(vocabulary: Vocabulary, path: Path) -> None:
+    """Raises: ValueError if merging by id would give other tokens than this vocabulary's merges."""
+    made = [new for _, _, new in vocabulary.merges]
+    if made != sorted(made):
+        raise ValueError("tiktoken merges in the order of ids, and this tokenizer in another")
+    lines = [base64.b64encode(token) + b" %d\n" % i for i, token in sorted(vocabulary.tokens.items())]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"".join(lines))

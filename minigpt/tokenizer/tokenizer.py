@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal, Self
 import numpy as np
 
 from minigpt.tokenizer import gpt2_files, huggingface, tiktoken_file
-from minigpt.tokenizer.encode import WordEncoder, repair_surrogates
-from minigpt.tokenizer.patterns import Splitter, portable, resolve
+from minigpt.tokenizer.encode import WordEncoder
+from minigpt.tokenizer.patterns import CL100K, Splitter, resolve
 from minigpt.tokenizer.special import cut, refuse
 from minigpt.tokenizer.stream import StreamDecoder
 from minigpt.tokenizer.train import learn_vocabulary
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 class Tokenizer:
     """Byte-level BPE with tiktoken's manners.
 
-    Ids 0 to 255 of a tokenizer trained here are the bytes, then come the merges, then the special tokens. Input
-    that UTF-8 cannot hold (lone surrogates) is encoded as U+FFFD; any other text comes back from `decode` unchanged.
-    Pickles as its vocabulary, so worker processes can be handed one.
+    Ids 0 to 255 of a tokenizer trained here are the bytes, then come the merges, then the special tokens.
+    Lone surrogates, which UTF-8 cannot hold, are encoded as U+FFFD; any other text comes back from `decode`
+    unchanged (except under a Qwen tokenizer, which brings text into normal form C first). A tokenizer
+    pickles as its vocabulary, so worker processes can be handed one.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -43,7 +44,7 @@ class Tokenizer:
     def __repr__(self) -> str:
         return f"Tokenizer(n_vocab={self.n_vocab}, fingerprint={self.fingerprint[:12]})"
 
-    # --- where tokenizers come from
+    # Where tokenizers come from
 
     @classmethod
     def train(
@@ -58,21 +59,23 @@ class Tokenizer:
     ) -> Self:
         """Learn a vocabulary of exactly `vocab_size` ids: 256 bytes, merges, and the special tokens last.
 
-        256 means plain bytes and no special token. `pattern` is "gpt2", "cl100k" or a regular expression; a pair
-        is merged only while it occurs `min_frequency` times.
+        256 means plain bytes and no special token. `pattern` is "gpt2", "cl100k" or a regular expression. A
+        pair is merged only while it occurs `min_frequency` times. `texts` is read once, and never held
+        whole.
 
-        Raises: ValueError if `vocab_size` is too small for bytes and special tokens, or larger than `texts` support.
+        Raises: ValueError if `vocab_size` is too small for bytes and special tokens, or larger than `texts`
+        support.
         """
-        regex = resolve(pattern)
+        expression = resolve(pattern)
         if vocab_size == 256:
             return cls.bytes_only()
-        return cls(learn_vocabulary(texts, vocab_size, regex, special_tokens, min_frequency, progress))
+        return cls(learn_vocabulary(texts, vocab_size, expression, special_tokens, min_frequency, progress))
 
     @classmethod
     def bytes_only(cls) -> Self:
-        """256 ids, which are the bytes of UTF-8; no merges, no special token."""
+        """256 ids, which are the bytes of UTF-8: no merges, no special token."""
         tokens = {byte: bytes([byte]) for byte in range(256)}
-        return cls(Vocabulary(tokens=tokens, merges=[], special={}, pattern=resolve("cl100k")))
+        return cls(Vocabulary(tokens=tokens, merges=[], special={}, pattern=CL100K))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -81,22 +84,21 @@ class Tokenizer:
         Raises: FileNotFoundError if there is none; ValueError if it is damaged or of an unknown kind.
         """
         path = Path(path)
+        kinds = "tokenizer.json, vocab.json beside merges.txt, or a .tiktoken file"
         if path.is_dir():
-            candidates = [path / "tokenizer.json", path / "vocab.json", *sorted(path.glob("*.tiktoken"))]
-            found = [candidate for candidate in candidates if candidate.exists()]
-            if not found:
-                raise FileNotFoundError(
-                    f"no tokenizer in {path}: expected tokenizer.json, vocab.json with merges.txt, or a .tiktoken file"
-                )
+            wanted = [path / "tokenizer.json", path / "vocab.json", *sorted(path.glob("*.tiktoken"))]
+            if not (found := [file for file in wanted if file.exists()]):
+                raise FileNotFoundError(f"there is no tokenizer in {path}: expected {kinds}")
             path = found[0]
         if not path.exists():
-            raise FileNotFoundError(f"there is no tokenizer at {path}")
+            raise FileNotFoundError(f"there is no tokenizer at {path}: expected a folder, {kinds}")
         if path.suffix == ".tiktoken":
             return cls.from_tiktoken(path)
-        if path.name.endswith(("vocab.json", "merges.txt")):
-            stem = path.name.removesuffix("vocab.json").removesuffix("merges.txt")
-            return cls.from_gpt2(path.with_name(stem + "vocab.json"), path.with_name(stem + "merges.txt"))
-        return cls(huggingface.read(path))
+        if path.name in ("vocab.json", "merges.txt"):
+            return cls.from_gpt2(path.with_name("vocab.json"), path.with_name("merges.txt"))
+        if path.suffix == ".json":
+            return cls(huggingface.read(path))
+        raise ValueError(f"{path} is no tokenizer file that can be read: expected {kinds}")
 
     @classmethod
     def from_tiktoken(
@@ -104,26 +106,24 @@ class Tokenizer:
         source: str | Path | tiktoken.Encoding,
         *,
         pattern: str = "cl100k",
-        special_tokens: Sequence[str] = (END_OF_TEXT,),
+        special_tokens: Mapping[str, int] | None = None,
     ) -> Self:
-        """Take over a `tiktoken.Encoding` whole, or a rank file, which lacks a pattern and special tokens.
+        """Take over a `tiktoken.Encoding` whole; or a rank file, to which `pattern` and `special_tokens`
+        are added.
 
-        A rank file's special tokens get the ids after the last rank; plain bytes (256 ranks) get none.
+        Without `special_tokens`, <|endoftext|> gets the id after a rank file's last rank.
         """
         if isinstance(source, str | Path):
-            tokens = tiktoken_file.read_ranks(Path(source))
-            names = special_tokens if len(tokens) > 256 else ()
-            special = {name: max(tokens) + 1 + i for i, name in enumerate(names)}
-            return cls(tiktoken_file.vocabulary_of_ranks(tokens, special, resolve(pattern)))
+            return cls(tiktoken_file.read(Path(source), resolve(pattern), special_tokens))
         tokens = {rank: token for token, rank in source._mergeable_ranks.items()}
-        return cls(tiktoken_file.vocabulary_of_ranks(tokens, source._special_tokens, portable(source._pat_str)))
+        return cls(tiktoken_file.from_ranks(tokens, resolve(source._pat_str), source._special_tokens))
 
     @classmethod
     def from_gpt2(cls, vocab: str | Path, merges: str | Path) -> Self:
         """Read GPT-2's vocab.json and merges.txt; the pattern is GPT-2's."""
         return cls(gpt2_files.read(Path(vocab), Path(merges)))
 
-    # --- where they go
+    # Where they go
 
     def save(self, folder: str | Path) -> None:
         """Write tokenizer.json and tokenizer_config.json, which Hugging Face's libraries open too."""
@@ -131,13 +131,13 @@ class Tokenizer:
 
     def to_tiktoken(self, path: str | Path) -> None:
         """Write a rank file. It holds neither the pattern nor the special tokens."""
-        tiktoken_file.write_ranks(self.vocabulary, Path(path))
+        tiktoken_file.write(self.vocabulary, Path(path))
 
     def save_gpt2(self, folder: str | Path) -> None:
         """Write vocab.json and merges.txt. Raises: ValueError unless the pattern is GPT-2's."""
         gpt2_files.write(self.vocabulary, Path(folder))
 
-    # --- text to ids
+    # Text to ids
 
     def encode(
         self,
@@ -147,13 +147,15 @@ class Tokenizer:
     ) -> list[int]:
         """Ids of `text`, in which the special tokens named in `allowed_special` are recognised.
 
-        Raises: ValueError if `text` spells a special token in `disallowed_special` ("all": every one not allowed).
+        Raises: ValueError if `text` spells a special token in `disallowed_special` ("all": every one not
+        allowed).
         """
-        known = self.special_tokens
-        allowed = set(known) if allowed_special == "all" else set(allowed_special)
-        if unknown := allowed - set(known):
-            raise ValueError(f"{sorted(unknown)} are no special tokens of this tokenizer, which has {list(known)}")
-        refuse(text, set(known) - allowed if disallowed_special == "all" else set(disallowed_special) - allowed)
+        known = self.vocabulary.special
+        allowed = frozenset(known if allowed_special == "all" else allowed_special)
+        if unknown := sorted(allowed.difference(known)):
+            raise ValueError(f"{unknown} are no special tokens of this tokenizer: it has {list(known)}")
+        everything_else = frozenset(known) - allowed
+        refuse(text, everything_else if disallowed_special == "all" else frozenset(disallowed_special))
         if not allowed:
             return self.encode_ordinary(text)
         ids: list[int] = []
@@ -166,9 +168,9 @@ class Tokenizer:
         return list(chain.from_iterable(self._pieces(text)))
 
     def encode_to_numpy(self, text: str) -> np.ndarray:
-        """As `encode_ordinary`, as uint16 if every id fits and uint32 otherwise; for text of any length."""
+        """As `encode_ordinary`, for text of any length: uint16 if every id fits, otherwise uint32."""
         dtype = np.uint16 if self.n_vocab <= 1 << 16 else np.uint32
-        return np.concatenate([np.empty(0, dtype), *(np.fromiter(piece, dtype) for piece in self._pieces(text))])
+        return np.concatenate([np.fromiter(piece, dtype) for piece in self._pieces(text)])
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         """`encode` of each text."""
@@ -176,16 +178,16 @@ class Tokenizer:
 
     def _pieces(self, text: str) -> Iterator[Iterator[int]]:
         """The ids of `text` in stretches, so that no list of all its pre-tokens is ever made."""
-        text = repair_surrogates(text)
         if self.vocabulary.normalization:
             text = unicodedata.normalize(self.vocabulary.normalization, text)
         for words in self._splitter.pieces(text):
             yield chain.from_iterable(map(self._encoder.__getitem__, words))
 
-    # --- ids to text
+    # Ids to text
 
     def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
-        """The text of `ids`. Bytes that are not UTF-8 (a character cut in two) are treated as `errors` says."""
+        """The text of `ids`. Bytes that are not UTF-8 (a character cut in two) are treated as `errors`
+        says."""
         return self.decode_bytes(ids).decode("utf-8", errors=errors)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
@@ -196,7 +198,8 @@ class Tokenizer:
             raise self._unknown(error.args[0]) from None
 
     def token_bytes(self, token: int) -> bytes:
-        """The bytes of one token; a special token's name. Raises: ValueError for an id beyond the vocabulary."""
+        """The bytes of one token; a special token's name. Raises: ValueError for an id beyond the
+        vocabulary."""
         try:
             return self._bytes[token]
         except KeyError:
@@ -206,10 +209,12 @@ class Tokenizer:
         """A decoder to push ids into as they are generated."""
         return StreamDecoder(self.token_bytes)
 
-    def _unknown(self, token: int) -> ValueError:
-        return ValueError(f"the id {token} is no token of this tokenizer: its ids run from 0 to {self.n_vocab - 1}")
+    def _unknown(self, token: object) -> ValueError:
+        if not isinstance(token, int | np.integer):  # a tensor's element is no dictionary key
+            return ValueError(f"ids must be integers, not {type(token).__name__}: pass ids.tolist()")
+        return ValueError(f"no token has the id {token}: ids run from 0 to {self.n_vocab - 1} here")
 
-    # --- facts
+    # Facts
 
     @property
     def n_vocab(self) -> int:
@@ -227,6 +232,7 @@ class Tokenizer:
         return dict(self.vocabulary.special)
 
     def is_special_token(self, token: int) -> bool:
+        """Whether the id is a special token's."""
         return token in self._special_ids
 
     @property
@@ -236,5 +242,5 @@ class Tokenizer:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over everything that decides ids; equal fingerprints, equal ids."""
+        """SHA-256 over everything that decides ids: equal fingerprints, equal ids."""
         return self.vocabulary.fingerprint

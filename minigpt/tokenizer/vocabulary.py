@@ -1,13 +1,14 @@
 """What a tokenizer knows, as plain data. Two tokenizers with equal vocabularies give equal ids.
 
-One representation serves every format. `merges` is a list of (left, right, made) in order of priority: of all
-neighbouring pairs in a pre-token, the one that stands first in the list is merged first (the leftmost of equals).
+One representation serves every format. `merges` is a list of (left, right, made) in order of priority: of
+all neighbouring pairs in a pre-token, the one that stands first in the list is merged first (the leftmost
+of equals).
 
-* A trained tokenizer and GPT-2's `merges.txt` hold exactly such a list, one line per token.
-* tiktoken stores only tokens with ranks, and merges *any* two neighbours whose bytes together are a token, lowest
-  rank first. That is the same rule with a longer list: every way to cut a token into two tokens is a merge, and all
-  merges that make the same token share its rank (`merges_from_ranks`). Merges of one token that follow each other
-  in the list therefore count as one rank.
+* A tokenizer trained here and GPT-2's `merges.txt` hold exactly such a list, one line per token.
+* tiktoken stores only tokens with ranks, and merges *any* two neighbours whose bytes together are a token,
+  lowest rank first. That is the same rule with a longer list: every way to cut a token into two tokens is a
+  merge, and all merges that make the same token share its rank (`merges_from_ranks`). So merges of one
+  token that follow each other in the list count as one rank. Llama 3's tokenizer.json is such a list too.
 """
 
 import hashlib
@@ -22,28 +23,25 @@ Merge = tuple[int, int, int]  # ids: left, right, made
 END_OF_TEXT = "<|endoftext|>"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Vocabulary:
-    """Everything that decides ids. Special tokens are no text: they have an id and a name, and are never merged."""
+    """Everything that decides ids. A special token is no text: it has an id and a name, and is never merged.
 
-    tokens: Mapping[int, bytes]  # id -> bytes, ordinary tokens only
+    Raises: ValueError unless ids and tokens are one to one, every byte has a token, and every merge is of
+    tokens.
+    """
+
+    tokens: Mapping[int, bytes]  # ordinary tokens only
     merges: Sequence[Merge]  # in order of priority
-    special: Mapping[str, int]  # name -> id
+    special: Mapping[str, int]
     pattern: str  # the regular expression that cuts text into pre-tokens
     end_of_text: str | None = field(default=None, compare=False)  # the special token that ends a document
     normalization: Literal["NFC"] | None = None  # applied to text first (Qwen); loses the exact spelling
-    whole_words: bool = False  # a pre-token that is a token is taken whole (tiktoken; `ignore_merges` of Llama 3)
+    whole_words: bool = False  # a pre-token that is a token is taken whole (tiktoken, Llama 3)
 
     def __post_init__(self) -> None:
         _check_tokens(self.tokens, self.special)
-        for left, right, made in self.merges:
-            if left not in self.tokens or right not in self.tokens or made not in self.tokens:
-                raise ValueError(f"the merge {left} + {right} -> {made} names an id that is no token")
-            if self.tokens[left] + self.tokens[right] != self.tokens[made]:
-                raise ValueError(
-                    f"the merge {left} + {right} -> {made} would make {self.tokens[left] + self.tokens[right]!r}, "
-                    f"but token {made} is {self.tokens[made]!r}"
-                )
+        _check_merges(self.merges, self.tokens)
 
     @cached_property
     def size(self) -> int:
@@ -57,32 +55,40 @@ class Vocabulary:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over everything that decides ids, the same on every machine."""
-        head = [self.pattern, self.normalization, self.whole_words, sorted(self.special.items(), key=lambda x: x[1])]
-        lines = [json.dumps(head)]
+        special = sorted(self.special.items(), key=lambda item: item[1])
+        lines = [json.dumps([self.pattern, self.normalization, self.whole_words, special])]
         lines += [f"{i} {token.hex()}" for i, token in sorted(self.tokens.items())]
         lines += [f"{left}+{right}={made}" for left, right, made in self.merges]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _check_tokens(tokens: Mapping[int, bytes], special: Mapping[str, int]) -> None:
-    """Raise ValueError unless ids and tokens are one to one and every byte has a token."""
     spelled = set(tokens.values())
     if len(spelled) != len(tokens):
         raise ValueError(f"{len(tokens) - len(spelled)} tokens stand in the vocabulary twice")
-    missing = [byte for byte in range(256) if bytes([byte]) not in spelled]
-    if missing:
-        raise ValueError(f"not a byte-level vocabulary: {len(missing)} bytes have no token, the first is {missing[0]}")
+    if missing := [byte for byte in range(256) if bytes([byte]) not in spelled]:
+        raise ValueError(f"not byte-level: {len(missing)} bytes have no token, the first is {missing[0]}")
     if len(set(special.values())) != len(special) or not tokens.keys().isdisjoint(special.values()):
         raise ValueError("two tokens have the same id")
     if min(min(tokens), min(special.values(), default=0)) < 0:
-        raise ValueError("a token id is negative")
+        raise ValueError("a token has a negative id")
     for name in special:
         if not name or name.encode() in spelled:
-            raise ValueError(f"the special token {name!r} is also an ordinary token; give it a name text cannot make")
+            raise ValueError(f"the special token {name!r} is an ordinary token too: name it like <|this|>")
+
+
+def _check_merges(merges: Sequence[Merge], tokens: Mapping[int, bytes]) -> None:
+    for left, right, made in merges:
+        if left not in tokens or right not in tokens or made not in tokens:
+            raise ValueError(f"the merge {left} + {right} = {made} names an id that no token has")
+        if (together := tokens[left] + tokens[right]) != tokens[made]:
+            raise ValueError(
+                f"the merge {left} + {right} makes {together!r}, but token {made} is {tokens[made]!r}"
+            )
 
 
 def merges_from_ranks(tokens: Mapping[int, bytes]) -> list[Merge]:
-    """tiktoken's rule as a merge list: every cut of every token into two tokens, in the order of the tokens' ids."""
+    """tiktoken's rule as a merge list: every cut of a token into two tokens, in the order of ids."""
     id_of = {token: i for i, token in tokens.items()}
     return [
         (id_of[token[:cut]], id_of[token[cut:]], made)

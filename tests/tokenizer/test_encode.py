@@ -1,0 +1,90 @@
+"""The fast encoders against the twin and each other; huge pre-tokens; the bounded memory."""
+
+import time
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minigpt.tokenizer import Tokenizer, encode, naive
+from minigpt.tokenizer.encode import merge_long, merge_short, rank_table
+from minigpt.tokenizer.patterns import PATTERNS
+from minigpt.tokenizer.vocabulary import merges_from_ranks
+
+TEXTS = st.lists(st.text(alphabet="aab c\n", max_size=40), min_size=1, max_size=5)
+
+
+@given(texts=TEXTS, text=st.text(alphabet="aab c\n'") | st.text(), name=st.sampled_from(sorted(PATTERNS)))
+@settings(deadline=None)
+def test_encoding_replays_training_as_the_twin_does(texts, text, name):
+    """Ranks, rows and caches are an arrangement of one rule: replay the merges in the order learned."""
+    pattern = PATTERNS[name]
+    merges = naive.train(texts, 20, pattern)
+    if not merges:
+        return
+    tokenizer = Tokenizer.train(texts, 256 + len(merges), pattern=name, special_tokens=())
+    ids = naive.encode(text, merges, pattern)
+    assert tokenizer.encode_ordinary(text) == ids
+    assert tokenizer.encode_ordinary(text) == ids  # now from memory
+    assert tokenizer.decode(ids) == naive.decode(ids, merges) == text
+
+
+def test_real_text_is_encoded_as_by_the_twin(tokenizer, texts):
+    """All scripts and 744 merges, rather than a few letters."""
+    merges = [(left, right) for left, right, _ in tokenizer.vocabulary.merges]
+    excerpt = texts[-1] + texts[0][5000:6000]
+    assert tokenizer.encode_ordinary(excerpt) == naive.encode(excerpt, merges, tokenizer.pattern)
+
+
+@given(
+    tokens=st.lists(st.text(alphabet="ab", min_size=2, max_size=6), max_size=12, unique=True),
+    word=st.text(alphabet="ab", max_size=40),
+)
+@settings(max_examples=300)
+def test_the_heap_and_the_row_merge_alike(tokens, word):
+    """Also for ranks that no training would give, where a merge opens the way to one of lower rank."""
+    ordinary = {byte: bytes([byte]) for byte in range(256)}
+    ordinary |= {256 + i: token.encode() for i, token in enumerate(tokens)}
+    ranks, made = rank_table(merges_from_ranks(ordinary))
+    ids = list(word.encode())
+    merged = merge_short(list(ids), ranks, made)
+    assert merge_long(list(ids), ranks, made) == merged
+    assert b"".join(ordinary[i] for i in merged) == word.encode()
+    assert not any(pair in ranks for pair in pairwise(merged))
+
+
+def test_merges_of_one_token_share_a_rank():
+    """Then the leftmost of them wins, as in tiktoken; a token made again later in the list has a later
+    rank."""
+    ranks, made = rank_table([(1, 2, 9), (3, 4, 9), (5, 6, 8), (7, 7, 9)])
+    assert ranks == {(1, 2): 0, (3, 4): 0, (5, 6): 1, (7, 7): 2}
+    assert made == [9, 8, 9]
+
+
+@pytest.mark.parametrize("unit", ["a", " ", "ab", "^", "漢"])
+def test_time_grows_with_the_length_of_a_huge_word(unit):
+    """A million equal characters are one pre-token. Quadratic merging takes 64 times as long for 8 times the
+    length, and has made servers hang (tiktoken issue 195)."""
+    tokenizer = Tokenizer.train([unit * 99, "^^"], 258, pattern=r"(?s:.+)")
+
+    def seconds(n: int) -> float:
+        start = time.process_time()
+        assert tokenizer.decode(tokenizer.encode_ordinary(unit * n)) == unit * n
+        return time.process_time() - start
+
+    short = min(seconds(4_000) for _ in range(3))
+    long = min(seconds(32_000) for _ in range(3))
+    assert long < 24 * short, f"{long / short:.0f} times as long for 8 times the length"
+
+
+def test_what_is_remembered_is_bounded(monkeypatch):
+    """Hugging Face's cache once grew with every long string it saw (tokenizers issue 1539)."""
+    monkeypatch.setattr(encode, "MOST_REMEMBERED", 10)
+    tokenizer = Tokenizer.bytes_only()
+    for i in range(100):
+        tokenizer.encode_ordinary(f"{i}")
+    assert 0 < len(tokenizer._encoder) <= 10
+    long = "x" * (encode.LONGEST_REMEMBERED + 1)
+    tokenizer.encode_ordinary(long)
+    assert long not in tokenizer._encoder

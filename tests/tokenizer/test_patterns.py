@@ -1,0 +1,88 @@
+"""Cutting text: the two patterns by example, nothing lost, and long texts cut as short ones."""
+
+import pytest
+import regex
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minigpt.tokenizer import naive, patterns
+from minigpt.tokenizer.patterns import CL100K, GPT2, PATTERNS, Splitter, portable, repair_surrogates, resolve
+
+PARTS = ["a", " b", "'S", "12345", ".", " ", "  ", "\n", "\r\n", "\t", "é", "\u2028"]
+LINES = st.lists(st.sampled_from(PARTS), max_size=30)
+
+
+def cut(text: str, pattern: str) -> list[str]:
+    return [word for piece in Splitter(pattern).pieces(text) for word in piece]
+
+
+def test_gpt2_cuts_as_its_paper_describes():
+    """A word owns the space before it; the last space of a run belongs to the word after it."""
+    assert cut("I'll say   2048 times: HE'S!", GPT2) == [
+        "I", "'ll", " say", "  ", " 2048", " times", ":", " HE", "'", "S", "!",
+    ]  # fmt: skip
+
+
+def test_cl100k_keeps_code_together_and_numbers_apart():
+    """GPT-4's rule: any case of contractions, one mark before a word, three digits, line ends with
+    punctuation."""
+    assert cut("HE'S 2048\n\n    self.x(y);\n", CL100K) == [
+        "HE", "'S", " ", "204", "8", "\n\n", "   ", " self", ".x", "(y", ");\n",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@given(text=st.text() | LINES.map("".join))
+def test_a_cut_text_is_still_the_text(pattern, text):
+    """Both patterns end in alternatives that take whatever is left, so encoding loses nothing."""
+    assert naive.split(text, PATTERNS[pattern]) == cut(text, PATTERNS[pattern])
+    assert "".join(cut(text, PATTERNS[pattern])) == text
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@given(text=LINES.map("".join))
+def test_cutting_in_pieces_changes_nothing(pattern, text):
+    """A gigabyte is split piece by piece, to bound memory; ids must not depend on where the pieces meet."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(patterns, "PIECE", 1)
+        assert cut(text, PATTERNS[pattern]) == naive.split(text, PATTERNS[pattern])
+
+
+def test_a_long_text_does_come_in_pieces():
+    """Otherwise the test above would test nothing."""
+    lines = "x\n" * patterns.PIECE
+    assert [sum(map(len, piece)) for piece in Splitter(GPT2).pieces(lines)] == [patterns.PIECE] * 2
+
+
+@pytest.mark.parametrize("pattern", [r"\w+", "(a)b", "a|", r"(?=b)", "[0-9]"])
+@given(text=st.text(alphabet="ab1 .\n", max_size=20))
+def test_what_a_foreign_pattern_leaves_out_is_kept(pattern, text):
+    """A pattern of the user's own may match only words; the rest of the text must not vanish. Groups do no
+    harm."""
+    words = cut(text, pattern)
+    assert "".join(words) == text and "" not in words
+    assert {match.group() for match in regex.finditer(pattern, text)} - {""} <= set(words)
+
+
+def test_a_misspelt_name_is_not_taken_for_an_expression():
+    with pytest.raises(ValueError, match=r"unknown split pattern 'cl100': choose one of gpt2, cl100k, or"):
+        resolve("cl100")
+    with pytest.raises(ValueError, match="not a regular expression: "):
+        resolve(r"(\w+")
+    assert resolve("gpt2") == GPT2 and resolve(r"\w+|\W") == r"\w+|\W"
+
+
+@pytest.mark.parametrize("pattern", [r"\p{N}{1,3}+", r"[1-3]{2}+", r"\d{1,2}+|\D{2,}+", r"(?:[a-b]{1,2}+)+"])
+@given(text=st.text(alphabet="12345a]b ", max_size=20))
+def test_a_portable_pattern_cuts_the_same(pattern, text):
+    """Oniguruma would read {1,3}+ as a repeated group, so such counts are written as atomic groups."""
+    assert "}+" not in portable(pattern)
+    assert regex.findall(portable(pattern), text) == regex.findall(pattern, text)
+
+
+def test_surrogates_are_joined_or_replaced():
+    """UTF-8 cannot hold them. tiktoken does the same; Python's own `encode` would raise deep inside a data
+    job."""
+    assert repair_surrogates("\ud83d\ude00") == "😀"
+    assert repair_surrogates("a\ud83db") == "a\ufffdb"
+    assert cut("a\ud83d b", GPT2) == ["a", "\ufffd", " b"]

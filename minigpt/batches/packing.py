@@ -44,9 +44,13 @@ def tokenize_corpus(
     *,
     shard_tokens: int = SHARD_TOKENS,
     progress: bool = False,
+    characters: int | None = None,
 ) -> list[Path]:
-    """Write the tokens of a corpus as shards in `folder`; a piece of the text at a time is in memory."""
-    bar = tqdm(desc=f"tokenize {prefix}", unit="char", unit_scale=True, disable=not progress)
+    """Write the tokens of a corpus as shards in `folder`; a piece of the text at a time is in memory.
+
+    progress shows a bar, and the time left if it is told how many characters there are.
+    """
+    bar = tqdm(desc=f"tokenize {prefix}", total=characters, unit="ch", unit_scale=True, disable=not progress)
     writer = StreamWriter(
         folder,
         prefix,

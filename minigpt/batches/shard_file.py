@@ -16,6 +16,7 @@ numbers little-endian.
        112     16  zeros, for later versions
 """
 
+import contextlib
 import hashlib
 import os
 import struct
@@ -63,6 +64,8 @@ class ShardWriter:
         self.tokens += len(ids)
 
     def close(self) -> None:
+        """Complete the file: document starts at its end, the header in its place, all of it on the disk."""
+        assert self.max_token <= np.iinfo(self.dtype).max, f"id {self.max_token} does not fit in {self.dtype}"
         self._append(bytes(-self.tokens * self.dtype.itemsize % 8))
         self._append(np.array(self.starts, dtype="<u8").tobytes())
         fields = FIELDS.pack(
@@ -75,6 +78,11 @@ class ShardWriter:
         self.file.flush()
         os.fsync(self.file.fileno())
         self.file.close()
+
+    def abandon(self) -> None:
+        """Let go of the file as it is. A full disk can refuse even this: closing writes what is buffered."""
+        with contextlib.suppress(OSError):
+            self.file.close()
 
     def _append(self, data: bytes) -> None:
         self.digest.update(data)
@@ -106,11 +114,16 @@ def read_shard(path: Path, tokenizer_fingerprint: str) -> Shard:
             f"{tokenizer_fingerprint[:12]}…). {CURE}"
         )
     return Shard(
-        np.memmap(path, f"<u{width}", "r", HEADER_BYTES, (tokens,)),
-        np.memmap(path, "<u8", "r", starts_at, (documents,)) if documents else np.zeros(0, "<u8"),
+        mapped(path, f"<u{width}", HEADER_BYTES, tokens),
+        mapped(path, "<u8", starts_at, documents),
         number,
         max_token,
     )
+
+
+def mapped(path: Path, dtype: str, offset: int, count: int) -> np.ndarray:
+    """An array on the file itself; an empty one is made, since systems refuse to map nothing."""
+    return np.memmap(path, dtype, "r", offset, (count,)) if count else np.zeros(0, dtype)
 
 
 def digest_of(path: Path) -> bytes:

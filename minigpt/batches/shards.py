@@ -12,6 +12,7 @@ from typing import Self
 import numpy as np
 
 from minigpt.batches.shard_file import CURE, Shard, ShardWriter, read_shard
+from minigpt.runtime.checkpoint import sync
 
 SHARD_TOKENS = 100_000_000  # 200 MB with two bytes a token: few files, and none too large to copy
 
@@ -35,25 +36,21 @@ class StreamWriter:
         self.folder, self.prefix = Path(folder), prefix
         self.fingerprint, self.shard_tokens = fingerprint, shard_tokens
         self.dtype = np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
-        self.writer: ShardWriter | None = None
         self.hidden: list[Path] = []
         self.paths: list[Path] = []  # the finished shards, once the context has ended
 
     def write(self, ids: np.ndarray, starts_document: bool = True) -> None:
         """Append ids, as a new document or as more of the last one; a shard that is full ends."""
         with naming_the_folder(self.folder):
-            while True:
-                if self.writer is None or self.writer.tokens == self.shard_tokens:
-                    self._next_shard()
+            while self.writer.tokens + len(ids) > self.shard_tokens:
                 room = self.shard_tokens - self.writer.tokens
-                self.writer.write(ids[:room], starts_document)
-                ids, starts_document = ids[room:], False
-                if not len(ids):
-                    return
+                self.writer.write(ids[:room], starts_document and room > 0)
+                ids, starts_document = ids[room:], starts_document and room == 0
+                self.writer.close()
+                self._open_next()
+            self.writer.write(ids, starts_document)
 
-    def _next_shard(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
+    def _open_next(self) -> None:
         number = len(self.hidden)
         self.hidden.append(self.folder / f".{self.prefix}-{number:05}.tmp")
         self.writer = ShardWriter(self.hidden[-1], self.fingerprint, self.dtype, number)
@@ -61,19 +58,19 @@ class StreamWriter:
     def __enter__(self) -> Self:
         with naming_the_folder(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._open_next()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if kind is None and self.writer is not None:
+            if kind is None:
                 with naming_the_folder(self.folder):
                     self.writer.close()
                     self._show()
         finally:
-            if self.writer is not None:
-                self.writer.file.close()
+            self.writer.abandon()
             for path in self.hidden:
                 path.unlink(missing_ok=True)
 
@@ -86,7 +83,7 @@ class StreamWriter:
         for number, path in enumerate(self.hidden):
             self.paths.append(self.folder / f"{self.prefix}-{number:05}-of-{len(self.hidden):05}.bin")
             os.replace(path, self.paths[-1])
-        sync_folder(self.folder)
+        sync(self.folder)
 
 
 def write_shards(
@@ -176,19 +173,9 @@ def open_shards(folder: Path, prefix: str, fingerprint: str, vocab_size: int | N
 
 @contextmanager
 def naming_the_folder(folder: Path) -> Iterator[None]:
-    """A full or read-only disk says in one line where."""
+    """Writing to a full disk fails without saying where; the folder is what the user can change."""
     try:
         yield
     except OSError as error:
-        why = error.strerror or str(error)
-        raise OSError(f"cannot write tokens to {folder}: {why}. Free space or use another folder.") from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make new names survive a power cut. Windows has no handle on a folder, and does it by itself."""
-    if os.name != "nt":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        error.filename = error.filename or str(folder)
+        raise

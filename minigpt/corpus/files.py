@@ -3,6 +3,7 @@
 import codecs
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -58,7 +59,12 @@ def decoded(path: Path) -> Iterator[str]:
 
 
 def read_text(path: Path, name: str) -> Iterator[Document]:
-    """A plain file is one document, in pieces of at most PIECE characters cut where a reader would pause."""
+    """A plain file is one document, in pieces of at most PIECE characters cut where a reader would pause.
+
+    Raises: NotTextError.
+    """
+    for _ in decoded(path):  # a flaw in the last byte must show before the first piece is handed on
+        pass
     rest = ""
     for text in decoded(path):
         rest += text
@@ -100,7 +106,7 @@ def read_jsonl_gz(path: Path, name: str) -> Iterator[Document]:
     try:
         with gzip.open(path, "rb") as file:
             yield from json_documents(file, path, name)  # type: ignore[arg-type]
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is a damaged or truncated gzip file ({error}); fetch it again") from None
 
 

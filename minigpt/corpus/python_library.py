@@ -42,6 +42,8 @@ DOCUMENTED = (
     types.WrapperDescriptorType,
 )
 
+GENERATED = re.compile(r"\bauto-?generated\b|\bgen(win)?codec\.py|configuration generated", re.IGNORECASE)
+
 FEWEST_SOURCES = 100  # a whole library has about 700; one in a zip file, or without sources, has none
 
 
@@ -92,7 +94,7 @@ def is_generated(text: str) -> bool:
     Such files say so in their first lines. Tables of hexadecimal numbers would be a tenth of the corpus.
     """
     head = "\n".join(text.split("\n", 4)[:4])
-    return re.search(r"(?i)\bauto-?generated\b|\bgencodec\.py|configuration generated", head) is not None
+    return GENERATED.search(head) is not None
 
 
 def family(name: str) -> str:
@@ -123,9 +125,7 @@ def compiled_docstrings(report: CleanReport) -> Iterator[Document]:
     """One document for each module of the library that is compiled: its docstrings, as help() shows them."""
     seen: set[str] = set()  # "Return self+value." stands at hundreds of methods; once is enough
     for name in sorted(sys.stdlib_module_names - NOT_IMPORTED):
-        spec = importlib.util.find_spec(name) if name not in sys.modules else sys.modules[name].__spec__
-        compiled = (importlib.machinery.BuiltinImporter, importlib.machinery.ExtensionFileLoader)
-        if spec is None or not (spec.loader in compiled or isinstance(spec.loader, compiled)):
+        if not is_compiled(name):
             continue
         try:
             with warnings.catch_warnings():
@@ -134,11 +134,19 @@ def compiled_docstrings(report: CleanReport) -> Iterator[Document]:
         except ImportError:
             report.drop("no-import", name)
             continue
-        fresh = {text: lead for lead, text in docstrings_of(module) if text not in seen}
-        seen.update(fresh)
+        fresh = []
+        for signature, text in docstrings_of(module):
+            if text not in seen:
+                seen.add(text)
+                fresh.append(signature + text)
         if fresh:
-            text = "\n\n".join(lead + text for text, lead in fresh.items()) + "\n"
-            yield Document(text, name, key=family(name))
+            yield Document("\n\n".join(fresh) + "\n", name, key=family(name))
+
+
+def is_compiled(name: str) -> bool:
+    spec = importlib.util.find_spec(name)
+    extension = importlib.machinery.ExtensionFileLoader
+    return spec is not None and (spec.origin == "built-in" or isinstance(spec.loader, extension))
 
 
 def docstrings_of(module: types.ModuleType) -> Iterator[tuple[str, str]]:

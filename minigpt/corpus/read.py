@@ -28,12 +28,13 @@ def open_corpus(config: CorpusConfig) -> Corpus:
     """
     report = CleanReport()
     corpus = with_own_share(config, report) if config.val_data is None else with_val_data(config, report)
-    for spec, kept in ((config.data, report.train), (config.val_data or config.data, report.val)):
-        if not kept.characters:
-            dropped = sum(rule.documents for rule in report.dropped.values())
-            why = f"; {dropped:,} documents were dropped ({', '.join(report.dropped)})" if dropped else ""
-            purpose = "train on" if kept is report.train else "hold out"
-            raise ValueError(f"{spec} has no text to {purpose}{why}")
+    dropped = sum(rule.documents for rule in report.dropped.values())
+    why = f" ({dropped:,} documents were dropped: {', '.join(report.dropped)})" if dropped else ""
+    if not report.train.characters:
+        raise ValueError(f"--data {config.data} has no text to train on{why}; give it more text")
+    if not report.val.characters:
+        spec = config.val_data or config.data
+        raise ValueError(f"{spec} has no text to hold out{why}; name some with --val-data")
     return corpus
 
 

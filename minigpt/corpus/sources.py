@@ -1,13 +1,15 @@
 """From what a user types after --data to a stream of documents."""
 
 import glob
+import http.client
 import os
 import shutil
 import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from minigpt.corpus.document import Document
@@ -54,7 +56,7 @@ def open_glob(spec: str) -> Reader:
             f"--data {spec}: there is no such file or folder. Give a file, a folder, a quoted glob such as "
             "'texts/**/*.txt', a URL, hf:NAME, or python (the default)."
         )
-    matches = sorted(Path(name) for name in glob.glob(spec, recursive=True))
+    matches = sorted(Path(name) for name in glob.glob(os.path.expanduser(spec), recursive=True))
     files = [(path, path.as_posix()) for path in matches if path.is_file()]
     if not files:
         raise FileNotFoundError(f"--data {spec}: no file matches")
@@ -76,36 +78,40 @@ def folder_files(folder: Path, report: CleanReport) -> Iterator[tuple[Path, str]
 
 
 def read_files(files: Iterable[tuple[Path, str]], report: CleanReport) -> Iterator[Document]:
-    """The documents of several files; one that turns out not to be text is dropped whole."""
+    """The documents of several files; a file that is not text is dropped."""
     for path, name in files:
         try:
-            for _ in read_file(path, name):  # once to its end: a flaw may come after a thousand good pieces
-                pass
+            yield from read_file(path, name)
         except NotTextError as flaw:
             report.drop(flaw.rule, name)
-            continue
-        yield from read_file(path, name)
 
 
 def open_url(url: str) -> Reader:
-    """Download once, then read the copy; it is deleted when the reader is."""
+    """Download once, then read the copy, which is deleted when nobody reads it any more."""
     folder = tempfile.TemporaryDirectory(prefix="minigpt-", ignore_cleanup_errors=True)
-    path = Path(folder.name, Path(unquote(urlsplit(url).path)).name or "index.html")
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, path.open("wb") as file:
-            shutil.copyfileobj(answer, file, 1 << 20)
-            promised = answer.headers["Content-Length"]
-    except (OSError, ValueError) as error:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
+            path = Path(folder.name, name_of_download(url, answer.headers.get_content_type()))
+            with path.open("wb") as file:
+                shutil.copyfileobj(answer, file, 1 << 20)
+            promised = int(answer.headers["Content-Length"] or path.stat().st_size)
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise OSError(f"cannot download {url}: {reason(error)}. Without a network, give a file.") from None
-    if promised is not None and path.stat().st_size != int(promised):
-        got = f"{path.stat().st_size:,} of {int(promised):,} bytes"
-        raise OSError(f"cannot download {url}: the connection ended after {got}. Try again.")
+    if (got := path.stat().st_size) != promised:
+        raise OSError(f"cannot download {url}: it ended at {got:,} of {promised:,} bytes. Try again.")
+    return partial(read_copy, folder, path)
 
-    def read(report: CleanReport) -> Iterator[Document]:
-        assert folder, "the copy lives as long as its reader"
-        return read_file(path, path.name)
 
-    return read
+def name_of_download(url: str, content_type: str) -> str:
+    """The last part of the URL's path, with a kind that says how to read it."""
+    name = PurePosixPath(unquote(urlsplit(url).path)).name or "index"
+    is_page = content_type == "text/html" and not is_known_kind(Path(name))
+    return f"{name}.html" if is_page else name
+
+
+def read_copy(folder: tempfile.TemporaryDirectory, path: Path, report: CleanReport) -> Iterator[Document]:
+    """`folder` is only held: it is deleted with its last reference, be it a stream that is still read."""
+    yield from read_file(path, path.name)
 
 
 def reason(error: Exception) -> str:
@@ -115,12 +121,13 @@ def reason(error: Exception) -> str:
 
 
 def open_hugging_face(spec: str) -> Reader:
-    """A data set's split "train", column "text", streamed: hf:NAME or hf:NAME:CONFIGURATION."""
+    """The split "train" of a data set, its column "text", streamed: hf:NAME or hf:NAME:CONFIGURATION."""
     try:
         from datasets import load_dataset
     except ImportError:
         raise ImportError(f'--data {spec} needs the extra "data": pip install "minigpt[data]"') from None
     name, _, configuration = spec.removeprefix("hf:").partition(":")
+
     try:
         rows = load_dataset(name, configuration or None, split="train", streaming=True)
     except (OSError, ValueError) as error:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from minigpt.corpus.clean import Measure
 from minigpt.corpus.document import Document
-from minigpt.corpus.report import CleanReport
+from minigpt.corpus.report import CleanReport, Kept
 
 HELD_OUT = 0.05     # of the documents, where there are several
 FIRST_PART = 0.9    # of a lone document is trained on; nanoGPT cuts there too, so losses can be compared
@@ -26,12 +26,13 @@ def draw(document: Measure) -> float:
 
 
 def split_by_hash(documents: Iterable[Measure], report: CleanReport) -> Sides:
-    """Hold out the documents that draw less than HELD_OUT, and at least one of several.
+    """Hold out the documents that draw less than HELD_OUT, and count all of them in an empty report.
 
-    Counts every document in `report`, so the report must come without any.
+    Few documents can all fall on one side. Then those with the lowest draw change over (several, if their
+    texts or keys are equal); documents that all draw the same stay together, to be trained on.
     """
     sides = Sides()
-    lowest: tuple[float, int, Measure] | None = None
+    lowest, tied = 1.0, list[tuple[int, Measure]]()
     for index, document in enumerate(documents):
         if document.rule:
             sides.append(DROPPED)
@@ -40,24 +41,22 @@ def split_by_hash(documents: Iterable[Measure], report: CleanReport) -> Sides:
         drawn = draw(document)
         sides.append(VAL if drawn < HELD_OUT else TRAIN)
         (report.val if drawn < HELD_OUT else report.train).add(document.characters, document.bytes)
-        if lowest is None or drawn < lowest[0]:
-            lowest = drawn, index, document
-    if lowest is not None:
-        give_to_an_empty_side(lowest[1], lowest[2], sides, report)
+        if drawn < lowest:
+            lowest, tied = drawn, []
+        if drawn == lowest:
+            tied.append((index, document))
+    if not report.train.documents:
+        change_over(tied, sides, TRAIN, report.val, report.train)
+    elif not report.val.documents and len(tied) < report.train.documents:
+        change_over(tied, sides, VAL, report.train, report.val)
     return sides
 
 
-def give_to_an_empty_side(index: int, document: Measure, sides: Sides, report: CleanReport) -> None:
-    """Few documents can all fall on one side; then this one changes over. A lone document is trained on."""
-    if report.train.documents >= 2 and not report.val.documents:
-        source, target, side = report.train, report.val, VAL
-    elif not report.train.documents:
-        source, target, side = report.val, report.train, TRAIN
-    else:
-        return
-    sides[index] = side
-    source.remove(document.characters, document.bytes)
-    target.add(document.characters, document.bytes)
+def change_over(documents: list[tuple[int, Measure]], sides: Sides, side: int, old: Kept, new: Kept) -> None:
+    for index, document in documents:
+        sides[index] = side
+        old.remove(document.characters, document.bytes)
+        new.add(document.characters, document.bytes)
 
 
 def put_all(documents: Iterable[Measure], side: int, report: CleanReport) -> Sides:

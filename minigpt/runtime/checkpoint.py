@@ -39,6 +39,7 @@ def save_checkpoint(folder: Path, step: int, write: Callable[[Path], None], *, k
         digest = {path.relative_to(aside).as_posix(): file_digest(path) for path in files}
         (aside / DIGEST).write_text(json.dumps(digest, indent=1) + "\n", encoding="utf-8")
         for path in [*files, aside / DIGEST]:
+            shutil.copymode(aside / DIGEST, path)  # safetensors writes files that nobody else may read
             sync(path)
         for path in [*(path for path in aside.rglob("*") if path.is_dir()), aside]:
             sync(path)

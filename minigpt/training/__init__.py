@@ -1,0 +1,16 @@
+"""The only training loop in the house.
+
+A stage of the road to ChatGPT differs from another only in where batches come from and what the loss is. That
+difference is a value, `Stage`; everything else is one function, `fit`.
+
+    config      how long, how often: TrainConfig; and RunConfig, all settings of one run in one place
+    stage       the value: model, batches, objective, evaluate, and what a checkpoint needs beside the weights
+    evaluate    how good is it, on text it has not seen? nats per token, perplexity, bits per byte
+    pretrain    the first stage: next-token prediction on packed text
+    estimate    will it fit into memory? asked before step 0
+    run_folder  a new run, a run to resume, a finished run, or a mistake?
+    loop        `fit`: forward, backward, clip, step, log, evaluate, save; stops cleanly, resumes exactly
+    report      a run as one page of curves (extra `report`)
+
+In:  a RunConfig.   Out: a run folder: run.json, metrics.jsonl, checkpoint-<step>/, and the newest weights on top.
+"""

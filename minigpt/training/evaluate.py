@@ -1,0 +1,38 @@
+"""How good is it, on text it has not seen?"""
+
+import math
+from collections.abc import Iterable
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+from minigpt.batches.loader import Batch
+from minigpt.training.stage import Metrics
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, batches: Iterable[Batch], bytes_per_token: Tensor, limit: int | None = None) -> Metrics:
+    """Mean loss over held-out text, and the same in two units that people compare by.
+
+        loss = (1/n) Σ −ln p(tokenᵢ | before)          nats per token: depends on the tokenizer
+        perplexity = exp(loss)
+        bits_per_byte = Σ −log₂ p / Σ bytes            does not: models with other tokenizers, and xz, compare
+
+    A token that stands for no text (the end of a document) costs its bits and adds no byte.
+    Shapes: batches of ids and targets (B, T), targets −100 where there is nothing to predict; bytes_per_token (V,).
+    """
+    training = model.training
+    model.eval()
+    nats, tokens, n_bytes = 0.0, 0, 0
+    for batch in islice(batches, limit):
+        losses = model(batch.ids, batch.targets, document=batch.document)  # (B, T)
+        real = batch.targets != -100                                       # (B, T)
+        nats += losses[real].double().sum().item()
+        tokens += int(real.sum())
+        n_bytes += int(bytes_per_token[batch.targets[real]].sum())
+    model.train(training)
+    if tokens == 0:
+        raise ValueError("the held-out text has no token to predict; give more of it with --val-data")
+    loss = nats / tokens
+    return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "bits_per_byte": nats / math.log(2) / max(n_bytes, 1)}

@@ -1,0 +1,176 @@
+"""The first stage: next-token prediction on packed text."""
+
+import gzip
+import lzma
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from minigpt.batches.loader import Batch, Loader, windows
+from minigpt.batches.packing import tokenize_corpus
+from minigpt.batches.prefetch import Prefetch
+from minigpt.batches.shards import TokenStream, open_shards
+from minigpt.corpus.read import Corpus, open_corpus
+from minigpt.model.gpt import GPT
+from minigpt.model.pretrained import load_pretrained, read_config, save_pretrained
+from minigpt.runtime.checkpoint import read_json, write_json
+from minigpt.runtime.device import compile_model
+from minigpt.runtime.distributed import Group
+from minigpt.runtime.precision import mixed_precision
+from minigpt.tokenizer import Tokenizer
+from minigpt.training.config import RunConfig
+from minigpt.training.evaluate import evaluate
+from minigpt.training.stage import Loss, Metrics, Stage, to_device
+
+TOKENIZER_SAMPLE = 100_000_000  # characters: what a BPE learns has settled long before
+COMPARED = 30_000_000           # bytes: compressing more held-out text with xz -9e takes minutes
+
+
+class Data(NamedTuple):
+    """A corpus as a model reads it."""
+
+    tokenizer: Tokenizer
+    train: TokenStream
+    val: TokenStream
+    compressed: dict[str, float]  # bits per byte of the held-out text by general compressors: the bar to beat
+
+
+def next_token(model: nn.Module, batch: Batch) -> Loss:
+    """Next-token cross-entropy: L = −1/N Σ ln p(targetᵢ | ids up to i), with N = B · T."""
+    losses = model(batch.ids, batch.targets, document=batch.document)  # (B, T)
+    value = losses.mean()                                              # ()
+    return Loss(value, {"loss": value.detach()})
+
+
+# --- data ---------------------------------------------------------------------------------------------------------
+
+
+def prepare_data(run: RunConfig, group: Group) -> Data:
+    """Read, clean, split and tokenize the corpus into `out_dir/data`, once; afterwards only open it.
+
+    Rank 0 works while the others wait. What the shards were made from is written last, so an interrupted preparation
+    is begun again, and a changed recipe is noticed.
+    """
+    folder = Path(run.out_dir) / "data"
+    compressed = group.main_decides(lambda: _prepare_once(run, folder))
+    tokenizer = Tokenizer.load(folder)
+    train, val = (open_shards(folder, side, tokenizer.fingerprint) for side in ("train", "val"))
+    return Data(tokenizer, train, val, compressed)
+
+
+def _prepare_once(run: RunConfig, folder: Path) -> dict[str, float]:
+    receipt, recipe = folder / "prepared.json", _recipe(run)
+    if receipt.exists() and (made := read_json(receipt))["recipe"] == recipe:
+        return made["compressed"]
+    folder.mkdir(parents=True, exist_ok=True)
+    receipt.unlink(missing_ok=True)
+    corpus = open_corpus(run.corpus)
+    tokenizer = _tokenizer(run, corpus)
+    tokenizer.save(folder)
+    for side, documents in (("train", corpus.train()), ("val", corpus.val())):
+        tokenize_corpus(documents, tokenizer, folder, side, progress=True)
+    compressed = compressed_size(document.text for document in corpus.val())
+    write_json(receipt, {"recipe": recipe, "compressed": compressed})
+    return compressed
+
+
+def _recipe(run: RunConfig) -> dict[str, Any]:
+    """What decides the tokens: the same recipe gives the same shards, to the last byte."""
+    python = platform.python_version() if run.corpus.data == "python" else None
+    return {"corpus": asdict(run.corpus), "tokenizer": asdict(run.tokenizer), "init": run.init,
+            "vocab_size": run.model.vocab_size, "python": python}  # fmt: skip
+
+
+def _tokenizer(run: RunConfig, corpus: Corpus) -> Tokenizer:
+    """The folder's own tokenizer with --init, the one that --tokenizer names, plain bytes for 256, else a new BPE."""
+    if run.init or run.tokenizer.tokenizer:
+        return Tokenizer.load(run.tokenizer.tokenizer or init_folder(run.init))
+    if run.model.vocab_size == 256:
+        return Tokenizer.bytes_only()
+    texts = _first_characters(corpus, TOKENIZER_SAMPLE)
+    return Tokenizer.train(texts, run.model.vocab_size, pattern=run.tokenizer.pattern, progress=True)
+
+
+def _first_characters(corpus: Corpus, limit: int) -> Iterator[str]:
+    seen = 0
+    for document in takewhile(lambda _: seen < limit, corpus.train()):
+        seen += len(document.text)
+        yield document.text
+
+
+def compressed_size(texts: Iterator[str]) -> dict[str, float]:
+    """Bits per byte that `xz -9e` and `gzip -9` need for the same held-out text, alone; {} if it is too long to wait."""
+    data = bytearray()
+    for text in texts:
+        data += text.encode()
+        if len(data) > COMPARED:
+            return {}
+    xz = lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)
+    return {"bytes": len(data), "xz -9e": 8 * len(xz) / len(data), "gzip -9": 8 * len(gzip.compress(data, 9)) / len(data)}
+
+
+# --- model --------------------------------------------------------------------------------------------------------
+
+
+def init_folder(spec: str) -> Path:
+    """A folder in Hugging Face's layout: a local path, or hf:NAME from the hub's cache or the network (extra `hf`)."""
+    if not spec.startswith("hf:"):
+        return Path(spec)
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise ImportError(f'--init {spec} needs the extra "hf": pip install "minigpt[hf]"') from None
+    try:
+        return Path(snapshot_download(spec[3:], allow_patterns=["*.json", "*.safetensors", "*.txt"]))
+    except Exception as error:  # the hub's client raises a dozen kinds, its own and its network library's
+        raise OSError(f"--init {spec}: cannot be fetched ({type(error).__name__}). Give a local folder instead.") from error
+
+
+def build_model(run: RunConfig, tokenizer: Tokenizer, checkpoint: Path | None) -> GPT:
+    """Weights from the checkpoint to resume, from --init, or fresh from the seed."""
+    folder = checkpoint or (init_folder(run.init) if run.init else None)
+    if folder:  # the shape comes with the weights; dropout belongs to the run
+        return load_pretrained(folder, replace(read_config(folder), dropout=run.model.dropout))
+    torch.manual_seed(run.machine.seed)
+    return GPT(replace(run.model, vocab_size=tokenizer.n_vocab))
+
+
+# --- the stage ----------------------------------------------------------------------------------------------------
+
+
+def prepare(run: RunConfig, gpt: GPT, data: Data, group: Group, dtype: torch.dtype) -> Stage:
+    """Pre-training as a stage: batches from the shards, next-token loss, held-out text to judge by.
+
+    Raises: ValueError where data, tokenizer and model do not fit each other, or the group.
+    """
+    if data.tokenizer.n_vocab > gpt.config.vocab_size:
+        raise ValueError(f"the tokenizer has {data.tokenizer.n_vocab} tokens, the model only {gpt.config.vocab_size}")
+    shape = {"batch_size": run.batches.batch_size, "context_length": gpt.config.context_length}
+    loader = Loader(data.train, **shape, seed=run.machine.seed, rank=group.rank, world=group.world,
+                    mask_documents=run.batches.mask_documents)  # fmt: skip
+    sizes = [len(data.tokenizer.token_bytes(token)) for token in range(data.tokenizer.n_vocab)]
+    bytes_per_token = torch.tensor(sizes, device=group.device)  # (V,)
+
+    def look(model: nn.Module, limit: int | None) -> Metrics:
+        held_out = (to_device(batch, group.device) for batch in windows(data.val, **shape))
+        return evaluate(model, held_out, bytes_per_token, limit)
+
+    def save(folder: Path) -> None:
+        save_pretrained(gpt, folder)
+        data.tokenizer.save(folder)
+        write_json(folder / "generation_config.json", _generation_config(data.tokenizer))
+
+    model = compile_model(mixed_precision(gpt, dtype), run.machine, group.device)
+    return Stage(model, Prefetch(loader), next_token, look, save)
+
+
+def _generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Where generation ends: without it, other programs never stop."""
+    end = tokenizer.eot_token
+    return {} if end is None else {"bos_token_id": end, "eos_token_id": [end], "pad_token_id": end}

@@ -1,0 +1,76 @@
+"""A new run, a run to resume, a finished run, or a mistake? Decided before anything is computed or written."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+from minigpt import config as settings
+from minigpt.runtime.checkpoint import checkpoints, newest_whole, remove_leftovers, write_json
+from minigpt.training.config import RunConfig
+
+RUN = "run.json"
+# Everything that a run writes, for --overwrite: nothing else in the folder is ever touched.
+OURS = (RUN, "metrics.jsonl", "report.html", "config.json", "generation_config.json", "model.safetensors",
+        "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+def open_run(run: RunConfig) -> Path | None:
+    """Make `run.out_dir` this run's folder. Returns the checkpoint to resume from, or None to begin at step 0.
+
+    Raises: ValueError if the folder holds something else: files that are no run's, or a run with other settings.
+    """
+    folder = Path(run.out_dir)
+    if run.overwrite:
+        discard(folder)
+    if not (folder / RUN).exists():
+        _must_be_free(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / RUN, dataclasses.asdict(run))
+        return None
+    if run.resume == "never":
+        raise ValueError(f"{folder} already holds a run and --resume is never: choose another --out-dir, or --overwrite")
+    _must_be_the_same(run, read_run(folder, run), folder)
+    remove_leftovers(folder)
+    write_json(folder / RUN, dataclasses.asdict(run))  # max_steps may have grown
+    return newest_whole(folder)
+
+
+def read_run(folder: Path, defaults: RunConfig) -> RunConfig:
+    """The settings that a run was started with."""
+    try:
+        data = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{folder / RUN} is damaged ({error}); --overwrite begins again") from None
+    return settings.from_dict(defaults, data, str(folder / RUN))
+
+
+def discard(folder: Path) -> None:
+    """Remove a run's own files; a stranger's files in the same folder stay."""
+    for name in OURS:
+        (folder / name).unlink(missing_ok=True)
+    for path in [*checkpoints(folder), folder / "data"]:
+        if path.name != "data" or (path / "prepared.json").exists():
+            shutil.rmtree(path, ignore_errors=True)
+    remove_leftovers(folder)
+
+
+def _must_be_free(folder: Path) -> None:
+    if folder.is_file():
+        raise ValueError(f"--out-dir {folder} is a file; choose a folder")
+    strangers = sorted(path.name for path in folder.iterdir() if path.name not in OURS) if folder.is_dir() else []
+    if strangers:
+        raise ValueError(f"--out-dir {folder} holds no run but other files ({strangers[0]}, ...); choose an empty or a new one")
+
+
+def _must_be_the_same(new: RunConfig, old: RunConfig, folder: Path) -> None:
+    """Resuming changes nothing but the number of steps, which may grow; and where the run is told to look."""
+    free = {"resume", "overwrite", "out_dir"}
+    changed = [(before, after) for before, after in settings.differences(old, new) if after.name not in free]
+    for before, after in changed:
+        if after.name == "max_steps" and after.value > before.value:
+            continue
+        raise ValueError(
+            f"{folder} holds a run with {after.flag} {before.value}, not {after.value}. Resume it with the old value, "
+            f"choose another --out-dir, or begin again with --overwrite."
+        )

@@ -1,0 +1,50 @@
+"""What makes one kind of training different from another, as a value."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from minigpt.batches.loader import Batch
+
+Metrics = dict[str, float]
+
+
+class Loss(NamedTuple):
+    """What an objective returns: the scalar to descend, and what is worth logging beside it."""
+
+    value: Tensor  # ()
+    metrics: Metrics
+
+
+class Batches(Protocol):
+    """An endless iterator that knows where it stands, so that a resumed run sees what it would have seen."""
+
+    def __iter__(self) -> Iterator[Batch]: ...
+    def __next__(self) -> Batch: ...
+    def state_dict(self) -> dict[str, int]: ...
+    def load_state_dict(self, state: dict[str, int]) -> None: ...
+
+
+class Stage(NamedTuple):
+    """What makes one kind of training different from another. Everything else is `fit`.
+
+    | stage    | batches                | objective                               |
+    |----------|------------------------|-----------------------------------------|
+    | pretrain | packed shards          | next-token cross-entropy                |
+    | SFT      | rendered conversations | the same, masked to assistant tokens    |
+    | PPO      | fresh rollouts         | clipped ratio + value + KL              |
+    """
+
+    model: nn.Module
+    batches: Batches
+    objective: Callable[[nn.Module, Batch], Loss]
+    evaluate: Callable[[nn.Module, int | None], Metrics]  # on so many batches; None: on all that was held out
+    save: Callable[[Path], None]                          # weights, config, tokenizer: what makes a checkpoint a model
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The same batch there; what is None stays None."""
+    return type(batch)(*(part if part is None else part.to(device, non_blocking=True) for part in batch))

@@ -1,0 +1,62 @@
+"""Let a trained GPT write: `python sample.py --prompt "def "` streams text from the newest run.
+
+    python sample.py --run out/quick --prompt "import " --num-samples 3 --seed 7
+    python sample.py --prompt-file poem.txt            or --prompt - to read standard input
+    python sample.py --run some/folder                 any folder in Hugging Face's layout that we can read
+"""
+
+import sys
+from dataclasses import dataclass, field
+
+from minigpt import config
+from minigpt.engine.config import SamplingConfig
+from minigpt.runtime.config import MachineConfig
+from minigpt.runtime.console import one_line_errors, say
+
+USAGE = """\
+python sample.py [--run FOLDER] [--prompt TEXT] [--flag value ...]
+
+Continue text with a trained model. --prompt may be given several times; - reads standard input."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    run: str | None = None  # the run's folder, or any checkpoint; none: the newest run in out/
+    prompt: tuple[str, ...] = ()  # the text to continue; - reads standard input; repeat for several
+    prompt_file: tuple[str, ...] = ()  # read a prompt from a file; repeat for several
+    num_samples: int = 1  # continuations of each prompt
+    stop: tuple[str, ...] = ()  # end before this text; repeat for several
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    machine: MachineConfig = field(default_factory=MachineConfig)
+
+    def __post_init__(self) -> None:
+        if self.num_samples < 1:
+            raise ValueError(f"--num-samples {self.num_samples}: needs at least 1")
+
+
+def main() -> int:
+    wish = config.from_command_line(SampleConfig(), sys.argv[1:], USAGE)
+    # torch is imported only now: --help and a mistyped flag are answered at once
+    from minigpt.completion import complete, load_run, newest_run, read_prompts
+
+    folder = newest_run(wish.run)
+    model, tokenizer = load_run(folder, wish.machine)
+    prompts = read_prompts(wish.prompt, wish.prompt_file)
+    say(f"{folder}: {sum(p.numel() for p in model.parameters()):,} parameters")
+    for prompt in prompts:
+        for number in range(wish.num_samples):
+            print(prompt, end="", flush=True)
+            for text in complete(model, tokenizer, prompt, wish.sampling, seed=wish.machine.seed + number,
+                                 stop=wish.stop, on_slide=warn_of_sliding):  # fmt: skip
+                print(text, end="", flush=True)
+            print()
+    return 0
+
+
+def warn_of_sliding(kept: int) -> None:
+    say(f"\n[the context is full: the model now sees only the newest {kept} tokens and what follows]")
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        sys.exit(main())

@@ -70,9 +70,9 @@ class Loader:
         self.mask_documents = mask_documents
         self.position = 0
         self.block = -1  # none is computed yet
-        # one window fewer than fit, so that every phase from 0 to T - 1 has room
-        self.windows = max(1, (len(stream) - 1) // context_length - 1)  # an epoch
-        self.phases = min(context_length, len(stream) - self.windows * context_length)
+        # one window fewer than fit, so that an epoch can begin at any of the first T places, or later
+        self.windows = max(1, (len(stream) - 1) // context_length - 1)  # of an epoch
+        self.phases = len(stream) - self.windows * context_length
 
     def __iter__(self) -> Self:
         return self

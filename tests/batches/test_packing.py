@@ -1,0 +1,95 @@
+"""Documents to one stream, and the borders between them."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from batches.fakes import Letters, stream_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minigpt.batches.packing import document_ids, pack, tokenize_corpus
+from minigpt.batches.shards import open_shards
+from minigpt.corpus.document import Document
+
+PIECES = [Document("ab", "1"), Document("c", "2", ends=False), Document("d", "2"), Document("", "3")]
+
+
+class NoEnd(Letters):
+    n_vocab = 256
+    eot_token = None
+
+
+def test_the_end_of_text_follows_documents_not_pieces():
+    """Inside a book it would teach the model to stop after every megabyte."""
+    packed = [(ids.tolist(), starts) for ids, starts in pack(PIECES, Letters())]
+    assert packed == [([97, 98, 256], True), ([99], True), ([100, 256], False), ([256], True)]
+    assert all(ids.dtype == np.uint16 for ids, _ in pack(PIECES, Letters()))
+
+
+def test_plain_bytes_have_no_end_of_text():
+    """With 256 tokens there is none to spare; borders are kept all the same."""
+    packed = [(ids.tolist(), starts) for ids, starts in pack(PIECES, NoEnd())]
+    assert packed == [([97, 98], True), ([99], True), ([100], False), ([], True)]
+
+
+def test_a_corpus_becomes_a_stream(tmp_path, capsys):
+    """Text to tokens on disk, with borders where documents begin; silent unless asked."""
+    paths = tokenize_corpus(PIECES, Letters(), tmp_path, "train", shard_tokens=3)
+    stream = open_shards(tmp_path, "train", Letters.fingerprint, Letters.n_vocab)
+    assert stream[:].tolist() == [97, 98, 256, 99, 100, 256, 256]
+    assert stream.document_starts.tolist() == [0, 3, 6]
+    assert len(paths) == 3
+    assert capsys.readouterr().err == ""
+    tokenize_corpus(PIECES, Letters(), tmp_path, "val", progress=True, characters=4)
+    assert "tokenize val: 100%" in capsys.readouterr().err
+
+
+def test_memory_does_not_grow_with_the_corpus(tmp_path):
+    """Neither text nor tokens are collected: a corpus larger than memory passes through."""
+
+    def peak(pieces: int) -> int:
+        text = "x" * 100_000
+        tracemalloc.start()
+        stream = (Document(text, "book", ends=False) for _ in range(pieces))
+        tokenize_corpus(stream, Letters(), tmp_path, f"n{pieces}", shard_tokens=1_500_000)
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return used
+
+    assert peak(120) < 1.1 * peak(30)  # 24 and 6 MB of tokens
+    assert peak(120) < 4 << 20
+
+
+@given(st.sets(st.integers(0, 30)), st.integers(0, 30), st.integers(1, 12), st.integers(1, 4))
+def test_documents_are_numbered_like_a_slow_count(borders, start, length, shards):
+    """Twin: walk the window and add one at each border. The number means nothing, only its change does."""
+    starts = np.array([start, start // 2])
+    stream = stream_of(31, tuple(sorted(borders)), shards)
+    expected = []
+    for first in starts:
+        number = 0
+        row = [0]
+        for place in range(first + 1, first + length):
+            number += place in borders
+            row.append(number)
+        expected.append(row)
+    numbers = document_ids(stream.document_starts, starts, length)
+    assert numbers.tolist() == expected
+    assert numbers.dtype == np.int64
+
+
+def test_an_empty_document_between_two_others_makes_one_border():
+    """Two documents that start at one place are two numbers apart; attention asks only what is equal."""
+    numbers = document_ids(np.array([0, 2, 2, 4]), np.array([0]), 5)
+    assert numbers.tolist() == [[0, 0, 2, 2, 3]]
+
+
+def test_a_tokenizer_without_a_proper_fingerprint_is_our_own_mistake(tmp_path):
+    """Shards of two such tokenizers could not be told apart."""
+
+    class Nameless(Letters):
+        fingerprint = "abcd"
+
+    with pytest.raises(AssertionError, match="SHA-256 in hex"):
+        tokenize_corpus(PIECES, Nameless(), tmp_path, "train")

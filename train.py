@@ -22,7 +22,7 @@ def main() -> int:
     from minigpt.runtime.precision import LossScaler
     from minigpt.training import pretrain, summary
     from minigpt.training.loop import Stopped, fit
-    from minigpt.training.run_folder import open_run
+    from minigpt.training.run_folder import open_run, write_run
 
     device.set_threads(run.machine.threads)
     where = torch.device(device.choose_device(run.machine.device).value)
@@ -34,16 +34,19 @@ def main() -> int:
             return 0
         data = pretrain.prepare_data(run, group)
         gpt = pretrain.build_model(run, data.tokenizer, checkpoint).to(group.device)
-        say(summary.before(run, gpt, data, dtype, group))
         stage = pretrain.prepare(run, gpt, data, group, dtype)
         optimizer = build_optimizer(gpt, run.optim)
+        if group.is_main:
+            say(summary.before(run, gpt, data, dtype, group))
+            write_run(run)
         try:
             progress = fit(stage, optimizer, run, group, scaler=LossScaler(enabled=dtype == torch.float16),
                            resume_from=checkpoint, sample=lambda: preview(gpt, data.tokenizer))  # fmt: skip
         except Stopped as stopped:
             say(summary.how_to_resume(run))
             return stopped.status
-        say(summary.after(run, progress, data))
+        if group.is_main:
+            say(summary.after(run, progress, data))
     return 0
 
 

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 Config = TypeVar("Config")  # any frozen dataclass whose fields are settings or further such dataclasses
+Changes = dict[tuple[str, ...], Any]  # where in a nested config -> its new value
 
 SWITCH = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
 
@@ -89,16 +90,16 @@ def from_command_line(defaults: Config, argv: Sequence[str], usage: str) -> Conf
     known = {setting.name: setting for setting in settings(defaults)}
     options = {**{setting.flag: setting.accepts for setting in known.values()}, "--config": "FILE"}
     given, print_only = _split_flags(argv, known, options)
-    config = defaults
+    changes: Changes = {}
     for file in given.pop("config", []):
-        config = load_json(config, Path(file))
+        changes |= _from_file(defaults, Path(file))
     for name, texts in given.items():
         setting = known[name]
         if setting.type == tuple[str, ...]:
-            value: Any = tuple(texts)
-        else:
-            value = parse(texts[-1], setting.type, setting.flag)  # a repeated flag: the last one counts
-        config = replace(config, setting.path, value)
+            changes[setting.path] = tuple(texts)
+        else:  # a repeated flag: the last one counts
+            changes[setting.path] = parse(texts[-1], setting.type, setting.flag)
+    config = replace(defaults, changes)
     if print_only:
         print(to_json(config), end="")
         sys.exit(0)
@@ -193,31 +194,34 @@ def to_json(config: Any) -> str:
     return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
 
 
-def load_json(defaults: Config, file: Path) -> Config:
-    """Override `defaults` by what a JSON file holds; a key that no setting has is an error."""
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"--config {file}: {error.strerror}") from None
-    except ValueError as error:
-        raise ValueError(f"--config {file} is not JSON: {error}") from None
-    return from_dict(defaults, data, str(file))
-
-
 def from_dict(defaults: Config, data: Any, source: str) -> Config:
     """A nested dict (what `to_json` wrote) laid over `defaults`. `source` is named in errors."""
+    return replace(defaults, _leaves(defaults, data, source))
+
+
+def _from_file(defaults: Any, file: Path) -> Changes:
+    try:
+        return _leaves(defaults, json.loads(file.read_text(encoding="utf-8")), str(file))
+    except OSError as error:
+        raise ValueError(f"--config {file}: {error.strerror}") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"--config {file} is not JSON: {error}") from None
+
+
+def _leaves(defaults: Any, data: Any, source: str) -> Changes:
+    """{"optim": {"lr": 0.1}} -> {("optim", "lr"): 0.1}, each key and value checked against the settings."""
     if not isinstance(data, dict):
         raise ValueError(f"{source}: expected an object with settings, found {type(data).__name__}")
     hints, changes = typing.get_type_hints(type(defaults)), {}
     for key, value in data.items():
         if key not in hints:
             raise ValueError(f"{source}: unknown setting {key!r}{_did_you_mean(key, hints)}")
-        current = getattr(defaults, key)
-        if dataclasses.is_dataclass(current):
-            changes[key] = from_dict(current, value, source)
+        if dataclasses.is_dataclass(getattr(defaults, key)):
+            inner = _leaves(getattr(defaults, key), value, source)
+            changes |= {(key, *path): leaf for path, leaf in inner.items()}
         else:
-            changes[key] = _from_json(value, hints[key], f"{source}: {key}")
-    return dataclasses.replace(defaults, **changes)
+            changes[key,] = _from_json(value, hints[key], f"{source}: {key}")
+    return changes
 
 
 def _from_json(value: Any, kind: Any, name: str) -> Any:
@@ -239,12 +243,13 @@ def _from_json(value: Any, kind: Any, name: str) -> Any:
 # --- small pieces -----------------------------------------------------------------------------------------------
 
 
-def replace(config: Config, path: tuple[str, ...], value: Any) -> Config:
-    """A copy of a nested frozen config with the leaf at `path` changed."""
-    head, *tail = path
-    if tail:
-        value = replace(getattr(config, head), tuple(tail), value)
-    return dataclasses.replace(config, **{head: value})
+def replace(config: Config, changes: Changes) -> Config:
+    """A copy with all changes made at once, so that only the result is validated and not the states in between."""
+    here = {path[0]: value for path, value in changes.items() if len(path) == 1}
+    for group in {path[0] for path in changes if len(path) > 1}:
+        inner = {path[1:]: value for path, value in changes.items() if path[0] == group}
+        here[group] = replace(getattr(config, group), inner)
+    return dataclasses.replace(config, **here)
 
 
 def differences(old: Any, new: Any) -> list[tuple[Setting, Setting]]:

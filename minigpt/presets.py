@@ -7,6 +7,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from minigpt import config
 from minigpt.batches.config import BatchConfig
@@ -94,7 +95,14 @@ def from_command_line(argv: Sequence[str] | None = None) -> RunConfig:
         hint = f"did you mean {match}?" if match else f"choose one of: {', '.join(PRESETS)}"
         raise ValueError(f"unknown preset {name!r}: {hint}")
     run = config.from_command_line(PRESETS[name](), argv, USAGE)
-    clash = sorted(config.given_flags(argv) & set(SHAPE)) if run.init else []
-    if clash:
+    return _with_init_shape(run, config.given_flags(argv)) if run.init else run
+
+
+def _with_init_shape(run: RunConfig, given: set[str]) -> RunConfig:
+    """With --init the shape comes with the weights; dropout and a shorter context may be asked for."""
+    if clash := sorted(given & set(SHAPE)):
         raise ValueError(f"--{clash[0].replace('_', '-')} cannot be combined with --init: the shape comes with the weights")
-    return run
+    from minigpt.training.pretrain import init_shape  # imports torch
+
+    asked = {name: getattr(run.model, name) for name in ("dropout", "context_length") if name in given}
+    return replace(run, model=replace(init_shape(run.init), **asked))

@@ -114,3 +114,19 @@ def test_differences_names_the_settings_that_changed():
     """Resuming compares the old run's settings with the new command line."""
     [(old, new)] = config.differences(Outer(), Outer(inner=Inner(lr=0.1)))
     assert (old.flag, old.value, new.value) == ("--lr", 0.5, 0.1)
+
+
+def test_settings_that_only_fit_together_may_be_given_in_any_order():
+    """--n-head 6 --n-embd 384 on a preset of 4 and 256: neither half alone would be valid."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Pair:
+        a: int = 4
+        b: int = 256
+
+        def __post_init__(self):
+            if self.b % self.a:
+                raise ValueError("does not divide")
+
+    for argv in (["--a", "6", "--b", "384"], ["--b", "384", "--a", "6"]):
+        assert config.from_command_line(Pair(), argv, "") == Pair(a=6, b=384)

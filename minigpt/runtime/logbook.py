@@ -41,10 +41,8 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
 
 def _line(event: dict[str, Any]) -> str:
     """JSON knows no NaN: what is not finite is written as null, which every reader accepts."""
-    return json.dumps({key: _rounded(value) for key, value in event.items()}, ensure_ascii=False) + "\n"
+    return json.dumps({key: _finite(value) for key, value in event.items()}, ensure_ascii=False) + "\n"
 
 
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    return value
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import torch
 from torch import nn
@@ -170,26 +172,41 @@ def read_state(checkpoint: Path) -> dict:
 # --- what the person sees -----------------------------------------------------------------------------------------
 
 
-class _Bar(tqdm):
-    """tqdm with this loop's numbers: loss, tokens per second, time left."""
+class _Bar:
+    """What moves on the terminal while a model trains: steps, loss, tokens per second, time left."""
 
     def __init__(self, max_steps: int, progress: Progress, hidden: bool) -> None:
         patience = 0.5 if sys.stderr.isatty() else 10.0  # seconds between two lines; a log file wants fewer
-        super().__init__(total=max_steps, initial=progress.step, unit="step", dynamic_ncols=True, smoothing=0.1,
-                         disable=hidden, mininterval=patience)  # fmt: skip
-        self._clock, self._loss = time.monotonic(), 0.0
+        self.bar = tqdm(total=max_steps, initial=progress.step, unit="step", dynamic_ncols=True, smoothing=0.1,
+                        disable=hidden, mininterval=patience)  # fmt: skip
+        self.clock, self.loss, self.speed = time.monotonic(), math.nan, math.nan
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.bar.close()
 
     def advance(self, progress: Progress, loss: float) -> float:
-        """One step on; returns tokens per second of that step. The bar shows a mean over the last steps."""
+        """One step on; returns tokens per second of that step. The bar shows means over the last ten or so."""
         now = time.monotonic()
-        elapsed, self._clock = now - self._clock, now
+        elapsed, self.clock = now - self.clock, now
         progress.seconds += elapsed
-        tokens = progress.tokens / progress.step
-        self._loss += (loss - self._loss) / min(10, self.n - self.initial + 1)
-        rate = self.format_dict["rate"] or 1 / elapsed  # steps per second, smoothed by tqdm
-        self.set_postfix_str(f"loss {self._loss:.3f}, {rate * tokens:,.0f} tok/s", refresh=False)
-        self.update()
-        return tokens / elapsed
+        speed = progress.tokens / progress.step / elapsed
+        self.loss, self.speed = _smooth(self.loss, loss), _smooth(self.speed, speed)
+        self.bar.set_postfix_str(f"loss {self.loss:.3f}, {self.speed:,.0f} tok/s", refresh=False)
+        self.bar.update()
+        return speed
+
+    def write(self, text: str) -> None:
+        """A line above the bar, from the one process that shows one."""
+        if not self.bar.disable:
+            self.bar.write(text, file=sys.stderr)
+
+
+def _smooth(mean: float, value: float) -> float:
+    """A running mean over about ten values; begins with the first, and begins again after a NaN."""
+    return value if math.isnan(mean) else mean + (value - mean) / 10
 
 
 def _score_line(step: int, train_loss: float, scores: Metrics) -> str:

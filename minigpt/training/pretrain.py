@@ -2,7 +2,9 @@
 
 import gzip
 import lzma
+import os
 import platform
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from itertools import takewhile
@@ -17,6 +19,7 @@ from minigpt.batches.packing import tokenize_corpus
 from minigpt.batches.prefetch import Prefetch
 from minigpt.batches.shards import TokenStream, open_shards
 from minigpt.corpus.read import Corpus, open_corpus
+from minigpt.model.config import GPTConfig
 from minigpt.model.gpt import GPT
 from minigpt.model.pretrained import load_pretrained, read_config, save_pretrained
 from minigpt.runtime.checkpoint import read_json, write_json
@@ -26,6 +29,7 @@ from minigpt.runtime.precision import mixed_precision
 from minigpt.tokenizer import Tokenizer
 from minigpt.training.config import RunConfig
 from minigpt.training.evaluate import evaluate
+from minigpt.training.run_folder import DATA, RECEIPT
 from minigpt.training.stage import Loss, Metrics, Stage, to_device
 
 TOKENIZER_SAMPLE = 100_000_000  # characters: what a BPE learns has settled long before
@@ -54,10 +58,10 @@ def next_token(model: nn.Module, batch: Batch) -> Loss:
 def prepare_data(run: RunConfig, group: Group) -> Data:
     """Read, clean, split and tokenize the corpus into `out_dir/data`, once; afterwards only open it.
 
-    Rank 0 works while the others wait. What the shards were made from is written last, so an interrupted preparation
-    is begun again, and a changed recipe is noticed.
+    Rank 0 works while the others wait. The folder gets its name when everything in it is complete, so an interrupted
+    preparation is begun again; a receipt says what it was made from, so a changed recipe is noticed.
     """
-    folder = Path(run.out_dir) / "data"
+    folder = Path(run.out_dir) / DATA
     compressed = group.main_decides(lambda: _prepare_once(run, folder))
     tokenizer = Tokenizer.load(folder)
     train, val = (open_shards(folder, side, tokenizer.fingerprint) for side in ("train", "val"))
@@ -65,18 +69,25 @@ def prepare_data(run: RunConfig, group: Group) -> Data:
 
 
 def _prepare_once(run: RunConfig, folder: Path) -> dict[str, float]:
-    receipt, recipe = folder / "prepared.json", _recipe(run)
+    receipt, recipe = folder / RECEIPT, _recipe(run)
     if receipt.exists() and (made := read_json(receipt))["recipe"] == recipe:
         return made["compressed"]
-    folder.mkdir(parents=True, exist_ok=True)
-    receipt.unlink(missing_ok=True)
-    corpus = open_corpus(run.corpus)
+    aside = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(aside, ignore_errors=True)
+    corpus = open_corpus(run.corpus)  # finds most mistakes before anything is written
     tokenizer = _tokenizer(run, corpus)
-    tokenizer.save(folder)
-    for side, documents in (("train", corpus.train()), ("val", corpus.val())):
-        tokenize_corpus(documents, tokenizer, folder, side, progress=True)
-    compressed = compressed_size(document.text for document in corpus.val())
-    write_json(receipt, {"recipe": recipe, "compressed": compressed})
+    try:
+        aside.mkdir(parents=True)
+        tokenizer.save(aside)
+        for side, documents in (("train", corpus.train()), ("val", corpus.val())):
+            tokenize_corpus(documents, tokenizer, aside, side, progress=True)
+        compressed = compressed_size(document.text for document in corpus.val())
+        write_json(aside / RECEIPT, {"recipe": recipe, "compressed": compressed})
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(aside, folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
     return compressed
 
 
@@ -132,11 +143,17 @@ def init_folder(spec: str) -> Path:
         raise OSError(f"--init {spec}: cannot be fetched ({type(error).__name__}). Give a local folder instead.") from error
 
 
+def init_shape(spec: str) -> GPTConfig:
+    """The shape of what --init names."""
+    return read_config(init_folder(spec))
+
+
 def build_model(run: RunConfig, tokenizer: Tokenizer, checkpoint: Path | None) -> GPT:
     """Weights from the checkpoint to resume, from --init, or fresh from the seed."""
-    folder = checkpoint or (init_folder(run.init) if run.init else None)
-    if folder:  # the shape comes with the weights; dropout belongs to the run
-        return load_pretrained(folder, replace(read_config(folder), dropout=run.model.dropout))
+    if checkpoint:
+        return load_pretrained(checkpoint, replace(read_config(checkpoint), dropout=run.model.dropout))
+    if run.init:
+        return load_pretrained(init_folder(run.init), run.model)
     torch.manual_seed(run.machine.seed)
     return GPT(replace(run.model, vocab_size=tokenizer.n_vocab))
 

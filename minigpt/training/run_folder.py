@@ -9,15 +9,16 @@ from minigpt import config as settings
 from minigpt.runtime.checkpoint import checkpoints, newest_whole, remove_leftovers, write_json
 from minigpt.training.config import RunConfig
 
-RUN = "run.json"
+RUN, DATA, RECEIPT = "run.json", "data", "prepared.json"  # the receipt says what the data was made from
 # Everything that a run writes, for --overwrite: nothing else in the folder is ever touched.
 OURS = (RUN, "metrics.jsonl", "report.html", "config.json", "generation_config.json", "model.safetensors",
         "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
 def open_run(run: RunConfig) -> Path | None:
-    """Make `run.out_dir` this run's folder. Returns the checkpoint to resume from, or None to begin at step 0.
+    """Look at `run.out_dir`. Returns the checkpoint to resume from, or None to begin at step 0.
 
+    Nothing is written yet, so that a mistake found later (in the data, say) leaves no run behind.
     Raises: ValueError if the folder holds something else: files that are no run's, or a run with other settings.
     """
     folder = Path(run.out_dir)
@@ -25,15 +26,19 @@ def open_run(run: RunConfig) -> Path | None:
         discard(folder)
     if not (folder / RUN).exists():
         _must_be_free(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / RUN, dataclasses.asdict(run))
         return None
     if run.resume == "never":
         raise ValueError(f"{folder} already holds a run and --resume is never: choose another --out-dir, or --overwrite")
     _must_be_the_same(run, read_run(folder, run), folder)
     remove_leftovers(folder)
-    write_json(folder / RUN, dataclasses.asdict(run))  # max_steps may have grown
     return newest_whole(folder)
+
+
+def write_run(run: RunConfig) -> None:
+    """From now on `run.out_dir` is this run's. (Of a resumed run, max_steps may have grown.)"""
+    folder = Path(run.out_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / RUN, dataclasses.asdict(run))
 
 
 def read_run(folder: Path, defaults: RunConfig) -> RunConfig:
@@ -49,16 +54,18 @@ def discard(folder: Path) -> None:
     """Remove a run's own files; a stranger's files in the same folder stay."""
     for name in OURS:
         (folder / name).unlink(missing_ok=True)
-    for path in [*checkpoints(folder), folder / "data"]:
-        if path.name != "data" or (path / "prepared.json").exists():
-            shutil.rmtree(path, ignore_errors=True)
+    for path in checkpoints(folder):
+        shutil.rmtree(path)
+    if (folder / DATA / RECEIPT).exists():
+        shutil.rmtree(folder / DATA)
     remove_leftovers(folder)
 
 
 def _must_be_free(folder: Path) -> None:
     if folder.is_file():
         raise ValueError(f"--out-dir {folder} is a file; choose a folder")
-    strangers = sorted(path.name for path in folder.iterdir() if path.name not in OURS) if folder.is_dir() else []
+    ours = {*OURS, f".{DATA}.unfinished", DATA if (folder / DATA / RECEIPT).exists() else ""}
+    strangers = sorted(path.name for path in folder.iterdir() if path.name not in ours) if folder.is_dir() else []
     if strangers:
         raise ValueError(f"--out-dir {folder} holds no run but other files ({strangers[0]}, ...); choose an empty or a new one")
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from minigpt.model.gpt import GPT
+from minigpt.model.pretrained import export_problem
 from minigpt.runtime import device
 from minigpt.runtime.distributed import Group
 from minigpt.runtime.logbook import read_events
@@ -32,6 +33,8 @@ def before(run: RunConfig, gpt: GPT, data: Data, dtype: str, group: Group) -> st
         f"{device.set_threads(None)} threads",
         _memory(memory_estimate(gpt, run, dtype, group.world), device.free_memory(group.device)),
     ]
+    if problem := export_problem(config):
+        lines.append(f"export    this shape cannot be opened by transformers: {problem}")
     return "\n".join(lines)
 
 

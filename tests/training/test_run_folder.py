@@ -6,7 +6,7 @@ import pytest
 
 from minigpt import presets
 from minigpt.runtime import checkpoint as files
-from minigpt.training.run_folder import OURS, open_run
+from minigpt.training.run_folder import OURS, discard, open_run, write_run
 
 
 @pytest.fixture
@@ -23,20 +23,24 @@ def with_setting(run, *flags):
 def test_a_new_folder_is_made_and_remembers_its_settings(run, tmp_path):
     """run.json is what a later command line is compared with."""
     assert open_run(run) is None
+    assert not (tmp_path / "run").exists()  # looking leaves nothing behind
+    write_run(run)
     assert (tmp_path / "run" / "run.json").exists()
 
 
 def test_the_same_line_resumes(run, tmp_path):
     """No --resume flag, no path to copy: the line that began the run also continues it."""
-    open_run(run)
+    write_run(run)
     made = files.save_checkpoint(tmp_path / "run", 5, lambda folder: (folder / "weights").write_bytes(b"w"))
     assert open_run(run) == made
 
 
 def test_more_steps_are_allowed_and_fewer_are_not(run):
     """A finished run may be made longer; a shorter one would have had another learning rate from the start."""
-    open_run(run)
-    open_run(with_setting(run, "--max-steps", str(run.train.max_steps + 1)))
+    write_run(run)
+    longer = with_setting(run, "--max-steps", str(run.train.max_steps + 1))
+    open_run(longer)
+    write_run(longer)
     with pytest.raises(ValueError, match=f"--max-steps {run.train.max_steps + 1}, not {run.train.max_steps}"):
         open_run(run)
 
@@ -44,7 +48,7 @@ def test_more_steps_are_allowed_and_fewer_are_not(run):
 @pytest.mark.parametrize("flags", [["--lr", "0.123"], ["--n-layer", "5"], ["--seed", "9"], ["--data", "other.txt"]])
 def test_any_other_changed_setting_is_named(run, flags):
     """Resuming with another learning rate or other data is a new experiment, not the old one."""
-    open_run(run)
+    write_run(run)
     with pytest.raises(ValueError, match=f"holds a run with {flags[0]} .*, not {flags[1]}"):
         open_run(with_setting(run, *flags))
 
@@ -52,14 +56,14 @@ def test_any_other_changed_setting_is_named(run, flags):
 def test_resume_never_wants_a_new_folder(run):
     """For scripts that must not continue what somebody else began."""
     never = with_setting(run, "--resume", "never")
-    open_run(never)
+    write_run(never)
     with pytest.raises(ValueError, match="already holds a run"):
         open_run(never)
 
 
 def test_overwrite_discards_the_run_and_nothing_else(run, tmp_path):
     """A stranger's file in the same folder is not ours to delete, and neither is a folder that is called data."""
-    open_run(run)
+    write_run(run)
     folder = tmp_path / "run"
     for name in OURS:
         (folder / name).write_text("old")
@@ -67,8 +71,6 @@ def test_overwrite_discards_the_run_and_nothing_else(run, tmp_path):
     (folder / "data").mkdir()
     (folder / "data" / "mine.txt").write_text("mine")
     (folder / "notes.txt").write_text("mine")
-    from minigpt.training.run_folder import discard
-
     discard(folder)
     assert sorted(path.name for path in folder.rglob("*")) == ["data", "mine.txt", "notes.txt"]
 
@@ -83,7 +85,7 @@ def test_a_folder_with_other_things_in_it_is_refused(run, tmp_path, make):
 
 def test_a_damaged_run_json_is_named(run, tmp_path):
     """Truncated by a crash of an editor, say: one line, and what would work."""
-    open_run(run)
+    write_run(run)
     (tmp_path / "run" / "run.json").write_text("{")
     with pytest.raises(ValueError, match="run.json is damaged"):
         open_run(run)

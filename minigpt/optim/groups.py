@@ -10,7 +10,7 @@ from minigpt.optim.adamw import AdamW
 from minigpt.optim.config import OptimConfig
 from minigpt.optim.muon import Muon
 
-Group = Literal["muon", "adamw", "adamw without decay"]
+GroupName = Literal["muon", "adamw", "adamw without decay"]
 
 
 class Rule(Protocol):
@@ -23,7 +23,7 @@ class Rule(Protocol):
         """What must be known to go on: "<parameter name>.<slot>" -> the tensor in use."""
 
 
-def group_of(name: str, parameter: Tensor, config: OptimConfig) -> Group:
+def group_of(name: str, parameter: Tensor, config: OptimConfig) -> GroupName:
     """The group of one parameter, by its name and shape alone.
 
     | parameter                  | rule      | decay | because                                              |
@@ -111,13 +111,13 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not named:
         raise ValueError("the model has no parameter that may be trained: every requires_grad is off")
-    groups: dict[Group, dict[str, nn.Parameter]] = {}
+    groups: dict[GroupName, dict[str, nn.Parameter]] = {}
     for name, parameter in named.items():
         groups.setdefault(group_of(name, parameter, config), {})[name] = parameter
     return Optimizer(named, [_rule(group, members, config) for group, members in groups.items()], config.lr)
 
 
-def _rule(group: Group, members: dict[str, nn.Parameter], config: OptimConfig) -> Rule:
+def _rule(group: GroupName, members: dict[str, nn.Parameter], config: OptimConfig) -> Rule:
     if group == "muon":
         return Muon(members, beta=config.muon_momentum, weight_decay=config.weight_decay)
     decay = config.weight_decay if group == "adamw" else 0.0

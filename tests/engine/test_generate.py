@@ -8,6 +8,7 @@ from torch import nn
 
 from minigpt.engine.config import SamplingConfig
 from minigpt.engine.generate import evaluating, generate
+from minigpt.engine.sampling import repetition_penalised
 from minigpt.model.config import GPTConfig
 from minigpt.model.gpt import GPT
 from minigpt.runtime.precision import mixed_precision
@@ -86,6 +87,20 @@ def test_a_prompt_longer_than_the_context_slides_at_once():
     assert long[: CONTEXT - 6 + 1] == tokens(gpt, end, GREEDY)[: CONTEXT - 6 + 1]
 
 
+def test_the_repetition_penalty_counts_what_is_visible():
+    """Prompt and answer alike; what has slid out of view may come again."""
+    gpt, visible, expected = made_gpt(), [5, 6, 7], []
+    config = SamplingConfig(temperature=0.0, repetition_penalty=2.0, max_new_tokens=30)
+    for _ in range(30):
+        visible = visible if len(visible) <= CONTEXT else visible[-(CONTEXT // 2) :]
+        with torch.no_grad():
+            logits = gpt(torch.tensor([visible]))[0, -1].float()
+        visible = [*visible, int(repetition_penalised(logits, torch.tensor(visible), 2.0).argmax())]
+        expected.append(visible[-1])
+    assert tokens(gpt, [5, 6, 7], config) == expected
+    assert expected[:8] != tokens(gpt, [5, 6, 7], GREEDY)
+
+
 def test_what_fits_does_not_slide():
     """Prompt and answer fill the context to the last place: 12 tokens seen, and a 13th said."""
     slides = []
@@ -95,8 +110,12 @@ def test_what_fits_does_not_slide():
 
 def test_a_context_of_one_token_still_writes():
     """Half of one is zero, and zero tokens have no last one."""
-    gpt = made_gpt(context_length=1)
-    assert tokens(gpt, [3, 4], GREEDY) == tokens(gpt, [3, 4], GREEDY, cached=False)
+    gpt, last, expected = made_gpt(context_length=1), 4, []
+    for _ in range(8):
+        with torch.no_grad():
+            last = int(gpt(torch.tensor([[last]]))[0, -1].argmax())
+        expected.append(last)
+    assert tokens(gpt, [3, 4], GREEDY) == tokens(gpt, [3, 4], GREEDY, cached=False) == expected
 
 
 def test_a_stop_id_ends_the_sequence_and_is_not_yielded():

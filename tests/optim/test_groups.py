@@ -88,6 +88,20 @@ def test_every_parameter_moves_once(kind):
 
 
 @pytest.mark.parametrize("kind", ["muon", "adamw"])
+def test_only_matrices_that_multiply_decay(kind):
+    """A zero gradient gives no step, so only decay is left: 1 - 0.5 · 0.1 of a matrix, all of the rest."""
+    model = Model()
+    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = build_optimizer(model, OptimConfig(optimizer=kind, lr=0.5, weight_decay=0.1))
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        share = 0.95 if name in ("blocks.0.up.weight", "blocks.1.up.weight", "lm_head.weight") else 1.0
+        torch.testing.assert_close(parameter, start[name] * share)
+
+
+@pytest.mark.parametrize("kind", ["muon", "adamw"])
 def test_a_resumed_optimizer_goes_on_to_the_last_bit(kind, tmp_path):
     """Through a safetensors file, as a checkpoint does: moments, momentum and step count are all there."""
     config = OptimConfig(optimizer=kind)

@@ -62,7 +62,7 @@ class Muon:
             assert p.ndim == 2, f"Muon is for matrices, {name} has shape {tuple(p.shape)}"
         self.beta, self.weight_decay = beta, weight_decay
         self.parameters = dict(parameters)
-        self.momentum = {name: torch.zeros_like(p, requires_grad=False) for name, p in parameters.items()}
+        self.momentum = {name: torch.zeros_like(p) for name, p in parameters.items()}
         self.stacks = _stacks(self.parameters)
 
     @torch.no_grad()

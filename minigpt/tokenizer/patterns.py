@@ -107,8 +107,7 @@ class Splitter:
         self.has_seams = name_of(pattern) is not None
 
     def pieces(self, text: str) -> Iterator[list[str]]:
-        """The pre-tokens of `text`, in lists of bounded size as long as the pattern is ours and lines are
-        short."""
+        """The pre-tokens of `text`, in lists of bounded size if the pattern is ours and lines are short."""
         text = repair_surrogates(text)
         start = 0
         while self.has_seams and len(text) - start > PIECE and (seam := SEAM.search(text, start + PIECE)):

@@ -1,5 +1,4 @@
-"""Decode while tokens arrive. A token may end in the middle of a character, so its last bytes may have to
-wait."""
+"""Decode while tokens arrive. A token may end inside a character, so its last bytes may have to wait."""
 
 import codecs
 from collections.abc import Callable
@@ -26,6 +25,4 @@ class StreamDecoder:
 
     def flush(self) -> str:
         """The end: an unfinished character becomes U+FFFD. The decoder can then start on another text."""
-        rest = self._utf8.decode(b"", final=True)
-        self._utf8.reset()
-        return rest
+        return self._utf8.decode(b"", final=True)

@@ -108,8 +108,7 @@ class Tokenizer:
         pattern: str = "cl100k",
         special_tokens: Mapping[str, int] | None = None,
     ) -> Self:
-        """Take over a `tiktoken.Encoding` whole; or a rank file, to which `pattern` and `special_tokens`
-        are added.
+        """Take over a `tiktoken.Encoding`; or a rank file, which lacks a pattern and special tokens.
 
         Without `special_tokens`, <|endoftext|> gets the id after a rank file's last rank.
         """
@@ -186,20 +185,18 @@ class Tokenizer:
     # Ids to text
 
     def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
-        """The text of `ids`. Bytes that are not UTF-8 (a character cut in two) are treated as `errors`
-        says."""
+        """The text of `ids`. Bytes that are not UTF-8 (half a character) are treated as `errors` says."""
         return self.decode_bytes(ids).decode("utf-8", errors=errors)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of `ids`. Raises: ValueError for an id beyond the vocabulary."""
+        """The bytes of `ids`. Raises: ValueError for an unknown id."""
         try:
             return b"".join(map(self._bytes.__getitem__, ids))
         except KeyError as error:
             raise self._unknown(error.args[0]) from None
 
     def token_bytes(self, token: int) -> bytes:
-        """The bytes of one token; a special token's name. Raises: ValueError for an id beyond the
-        vocabulary."""
+        """The bytes of one token, or a special token's name. Raises: ValueError for an unknown id."""
         try:
             return self._bytes[token]
         except KeyError:

@@ -39,6 +39,8 @@ def learn_vocabulary(
         raise ValueError("texts must be an iterable of texts: pass [text] to train on a single one")
     if len(set(special_tokens)) < len(special_tokens):
         raise ValueError(f"a special token is named twice in {list(special_tokens)}")
+    if min_frequency < 1:
+        raise ValueError(f"min_frequency={min_frequency} would merge pairs that never occur: at least 1")
     smallest = 256 + len(special_tokens)
     if vocab_size < smallest:
         raise ValueError(
@@ -81,8 +83,7 @@ def count_words(texts: Iterable[str], pattern: str, progress: bool = False) -> d
 def learn_merges(
     word_counts: Mapping[bytes, int], n_merges: int, min_frequency: int = 1, progress: bool = False
 ) -> list[Pair]:
-    """The first `n_merges` merges, or fewer if no pair occurs `min_frequency` times any more; as
-    `naive.train`."""
+    """As `naive.train`: `n_merges` merges, or fewer if no pair occurs `min_frequency` times any more."""
     index = PairIndex(word_counts)
     heap = [(-count, pair) for pair, count in index.counts.items()]  # equal counts: the smaller pair first
     heapq.heapify(heap)
@@ -118,19 +119,20 @@ class PairIndex:
                 self.where[pair].append(w)
 
     def merge(self, pair: Pair, new: int) -> set[Pair]:
-        """Replace `pair` by `new` in every word, and return the pairs that came into being."""
+        """Replace `pair` by `new` in every word, and return the pairs that came into being.
+
+        Some of them may be gone again: merging a b in "abab" makes (new, a) first and then (new, new).
+        """
         born: set[Pair] = set()
         for w in self.where.pop(pair):
             for newborn in self._merge_word(w, pair, new):
                 self.where[newborn].append(w)
                 born.add(newborn)
         del self.counts[pair]
-        # Merging a b in "abab" makes (new, a) after the first step and uses it up in the second.
-        return {newborn for newborn in born if self.counts[newborn]}
+        return born
 
     def _merge_word(self, w: int, pair: Pair, new: int) -> set[Pair]:
-        """Merge one occurrence after the other, from the left, so that the counts are exact after every
-        step."""
+        """Merge one occurrence after the other, from the left, so that counts are exact at every step."""
         left, right = pair
         word, weight, counts = self.words[w], self.weights[w], self.counts
         merged: list[int] = []
@@ -159,8 +161,7 @@ class PairIndex:
 
 
 def _find(word: list[int], token: int, start: int) -> int:
-    """Where `token` stands next and has a right neighbour; -1 if nowhere. `list.index` searches at C
-    speed."""
+    """Where `token` next stands before a neighbour; -1 if nowhere. `list.index` searches at C speed."""
     try:
         return word.index(token, start, len(word) - 1)
     except ValueError:

@@ -14,7 +14,7 @@ of equals).
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -35,7 +35,7 @@ class Vocabulary:
     merges: Sequence[Merge]  # in order of priority
     special: Mapping[str, int]
     pattern: str  # the regular expression that cuts text into pre-tokens
-    end_of_text: str | None = field(default=None, compare=False)  # the special token that ends a document
+    end_of_text: str | None = None  # the special token that ends a document
     normalization: Literal["NFC"] | None = None  # applied to text first (Qwen); loses the exact spelling
     whole_words: bool = False  # a pre-token that is a token is taken whole (tiktoken, Llama 3)
 

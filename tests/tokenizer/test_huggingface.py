@@ -160,6 +160,15 @@ def test_llama_3_style_is_read(folder, tmp_path):
     assert tokenizer.encode("return self") == Tokenizer.load(folder).encode("return self")
 
 
+@pytest.mark.parametrize("config", [{}, {"eos_token": "<|im_end|>"}])
+def test_the_end_of_a_text_is_not_the_end_of_a_turn(folder, tmp_path, config):
+    """Qwen's chat models name <|im_end|> as eos_token, which ends a message; documents end as ever."""
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    token = {"id": 1000, "content": "<|im_end|>"}
+    tokenizer = rewritten(folder, tmp_path, lambda c: c["added_tokens"].append(token))
+    assert (tokenizer.n_vocab, tokenizer.eot_token) == (1001, 999)
+
+
 def test_special_tokens_may_stand_in_the_vocabulary_too(folder, tmp_path):
     """As in GPT-2's own file."""
     tokenizer = rewritten(folder, tmp_path, lambda c: c["model"]["vocab"].update({"<|endoftext|>": 999}))
@@ -183,6 +192,7 @@ REFUSED = {
     "no byte is written '漢'": lambda c: c["model"]["vocab"].update(漢=2000),
     "two tokens have the same id": lambda c: c["model"]["vocab"].update({"Ġzzz": 97}),
     "pre_tokenizer is neither": lambda c: c.update(pre_tokenizer={"type": "Whitespace"}),
+    "one Split followed by": lambda c: c["pre_tokenizer"]["pretokenizers"][0].update(behavior="Removed"),
     "'add_prefix_space', which": lambda c: c.update(pre_tokenizer={"type": "ByteLevel"}),
     "not a regular expression": lambda c: c["pre_tokenizer"]["pretokenizers"][0]["pattern"].update(Regex="("),
     "repeats a count": lambda c: c["pre_tokenizer"]["pretokenizers"][0]["pattern"].update(Regex="a{1,3}+"),

@@ -2,7 +2,7 @@
 
 import pytest
 import regex
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from minigpt.tokenizer import naive, patterns
@@ -54,8 +54,9 @@ def test_a_long_text_does_come_in_pieces():
     assert [sum(map(len, piece)) for piece in Splitter(GPT2).pieces(lines)] == [patterns.PIECE] * 2
 
 
-@pytest.mark.parametrize("pattern", [r"\w+", "(a)b", "a|", r"(?=b)", "[0-9]"])
-@given(text=st.text(alphabet="ab1 .\n", max_size=20))
+@pytest.mark.parametrize("pattern", [r"\w+", "(a)b", "(a)(b)", "a|", r"(?=b)", "[0-9]"])
+@given(text=st.text(alphabet="ab1 ", max_size=12))
+@example(text="ab")
 def test_what_a_foreign_pattern_leaves_out_is_kept(pattern, text):
     """A pattern of the user's own may match only words; the rest of the text must not vanish. Groups do no
     harm."""
@@ -72,8 +73,8 @@ def test_a_misspelt_name_is_not_taken_for_an_expression():
     assert resolve("gpt2") == GPT2 and resolve(r"\w+|\W") == r"\w+|\W"
 
 
-@pytest.mark.parametrize("pattern", [r"\p{N}{1,3}+", r"[1-3]{2}+", r"\d{1,2}+|\D{2,}+", r"(?:[a-b]{1,2}+)+"])
-@given(text=st.text(alphabet="12345a]b ", max_size=20))
+@pytest.mark.parametrize("pattern", [r"\p{N}{1,3}+", r"[1-3]{2}+|a{1,2}+a", r"\D{2,}+|\d{1,2}+5|."])
+@given(text=st.text(alphabet="125a ", max_size=12))
 def test_a_portable_pattern_cuts_the_same(pattern, text):
     """Oniguruma would read {1,3}+ as a repeated group, so such counts are written as atomic groups."""
     assert "}+" not in portable(pattern)

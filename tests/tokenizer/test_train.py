@@ -92,6 +92,11 @@ def test_what_cannot_be_trained_is_refused_with_numbers(texts, vocab_size, compl
         Tokenizer.train(texts, vocab_size)
 
 
+def test_a_frequency_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="min_frequency=0 would merge pairs that never occur"):
+        Tokenizer.train(["abc"], 258, min_frequency=0)
+
+
 def test_the_largest_size_that_the_refusal_names_does_train():
     """256 bytes, ab and abc, and <|endoftext|>: the number in the message must be true."""
     assert Tokenizer.train(["abc"], 259).n_vocab == 259

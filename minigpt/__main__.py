@@ -21,7 +21,8 @@ def doctor(argv: Sequence[str]) -> None:
     """Device, dtype, threads, memory, kernels: each choice with its reason."""
     from minigpt.runtime.doctor import examine
 
-    config.from_command_line(NoSettings(), argv, "python -m minigpt doctor")
+    if argv:
+        raise ValueError(f"doctor takes no arguments, not {argv[0]!r}")
     print(examine())
 
 

@@ -1,0 +1,43 @@
+"""python -m minigpt: the smaller commands."""
+
+import pytest
+from scripts import some_text
+
+from minigpt.__main__ import COMMANDS, main
+
+
+def test_help_lists_every_command(capsys):
+    """A command that is not listed does not exist for anybody."""
+    main(["--help"])
+    out = capsys.readouterr().out
+    assert all(name in out for name in COMMANDS)
+    main([])
+    assert capsys.readouterr().out == out
+
+
+def test_corpus_prints_what_was_kept_and_what_was_dropped(tmp_path, capsys):
+    """Two equal files and an empty one: one duplicate, one empty."""
+    for name, text in {"a.txt": some_text(500), "b.txt": some_text(500), "c.txt": " \n", "d.txt": some_text(300, 1)}.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    main(["corpus", "--data", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert "duplicate" in out and "empty" in out and "held out" in out
+
+
+def test_doctor_runs_on_any_machine(capsys):
+    """It must work where nothing else does."""
+    main(["doctor"])
+    assert "torch" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("argv", "message"), [
+    (["docter"], "did you mean doctor"),
+    (["corpus", "--dta", "x"], "did you mean --data"),
+    (["doctor", "me"], "doctor takes no arguments"),
+    (["report"], "report needs one run folder"),
+    (["report", "nowhere"], "nowhere"),
+])  # fmt: skip
+def test_a_mistake_is_one_clear_sentence(argv, message):
+    """The nearest command, or what the command needs."""
+    with pytest.raises(ValueError, match=message):
+        main(argv)

@@ -1,0 +1,82 @@
+"""Every command of the README, in a short form: what a newcomer types must work as it stands."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+from scripts import ROOT, TINY, some_text
+
+SHORT = {  # what makes a command short; the rest of it runs as it is written
+    "train.py": (*TINY, "--save-every", "3"),
+    "sample.py": ("--max-new-tokens", "8", "--device", "cpu"),
+}
+SHAPED = ("--n-layer", "--n-head", "--n-kv-head", "--n-embd", "--vocab-size")  # not with --init: the shape comes along
+
+
+def commands():
+    """The lines of the README's bash blocks, each && part by itself, without comments and without the test command."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = [line for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    parts = [part.strip() for line in lines for part in line.split("  #")[0].split("&&")]
+    return [part for part in parts if part and part != "pytest" and not part.startswith("pip ")]
+
+
+def shortened(command):
+    """The command as a list, with flags added behind it that make it small."""
+    words = shlex.split(command)
+    words = [sys.executable, *words[1:]] if words[0] == "python" else words
+    if words[0] == "torchrun":
+        words = [sys.executable, "-m", "torch.distributed.run", "--rdzv-backend", "c10d",
+                 "--rdzv-endpoint", "localhost:0", *words[1:]]  # fmt: skip
+    for script, flags in SHORT.items():
+        if script in words and "--help" not in words:
+            given = {word for word in words if word.startswith("--")}
+            pairs = [(flags[i], flags[i + 1]) for i in range(0, len(flags), 2)]
+            spared = given & set(SHAPED) | (set(SHAPED) if "--init" in given else set())
+            words += [word for pair in pairs if pair[0] not in spared for word in pair]
+    return words
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    """A folder that looks like a fresh clone with a user's files beside it, so that out/ is not ours."""
+    desk = tmp_path_factory.mktemp("clone")
+    for name in ("train.py", "sample.py", "minigpt", "kernels", "benchmarks"):
+        (desk / name).symlink_to(ROOT / name)
+    for folder in ("notes", "corpus"):
+        (desk / folder).mkdir()
+        for i in range(8):
+            (desk / folder / f"{i}.txt").write_text(some_text(1500, seed=i), encoding="utf-8")
+    (desk / "input.txt").write_text(some_text(4000), encoding="utf-8")
+    return desk
+
+
+def run(words, desk):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(desk / "hub")}
+    return subprocess.run(words, cwd=desk, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_every_command_of_the_readme_works(desk):
+    """In the order in which they stand: later ones use what earlier ones left."""
+    seen = commands()
+    assert len(seen) >= 12, f"only {len(seen)} commands were found: is the pattern still right?"
+    for command in seen:
+        if "PATH" in command:  # a race needs the peer's folder; benchmarks have tests of their own
+            continue
+        result = run(shortened(command), desk)
+        if "hf:" in command:  # without a network the hub's cache may do; else one clear line
+            assert result.returncode in (0, 2), result.stderr
+            assert result.returncode == 0 or "cannot be fetched" in result.stderr or "minigpt[hf]" in result.stderr
+        else:
+            assert result.returncode == 0, f"{command}\n{result.stderr[-2000:]}"
+
+
+def test_the_readme_stays_a_narrative():
+    """Under 300 lines, or nobody reads it; and every file it names exists."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.count("\n") < 300
+    for name in re.findall(r"`((?:\w+/)*\w+\.py)`", text):
+        assert (ROOT / name).exists() or (ROOT / "minigpt" / name).exists(), name

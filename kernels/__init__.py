@@ -7,8 +7,8 @@ This package stands on torch alone and never imports minigpt. Read it in this or
     dispatch.py   the one decision between them, and `explain()`
 
 In:  tensors of any float dtype (float64 too: it serves as the truth in tests) on any device.
-Out: tensors. Each op below asks `dispatch` for its implementation; equations, shapes and errors stand at its twin of
-     the same name in `reference.py`. `MINIGPT_KERNELS=reference` runs the specification itself.
+Out: tensors. Each op below asks `dispatch` for its implementation; equations, shapes and errors stand at its
+     twin of the same name in `reference.py`. `MINIGPT_KERNELS=reference` runs the specification itself.
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ from torch import Tensor
 from kernels.dispatch import explain, implementation
 
 __all__ = [
-    "adamw_", "attention", "explain", "layer_norm", "linear_cross_entropy", "newton_schulz", "rms_norm", "rotary",
-    "swiglu",
+    "adamw_", "attention", "explain", "gelu", "layer_norm", "linear_cross_entropy", "newton_schulz",
+    "rms_norm", "rotary", "swiglu",
 ]  # fmt: skip
 
 
@@ -86,6 +86,11 @@ def linear_cross_entropy(
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) · up. Shapes: gate, up (..., F); returns (..., F)."""
     return implementation("swiglu", gate)(gate, up)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """x/2 · (1 + tanh(sqrt(2/π) (x + 0.044715 x³))). Shapes: any; returns the same."""
+    return implementation("gelu", x)(x)
 
 
 def adamw_(

@@ -1,11 +1,11 @@
 """Which implementation runs, and why? The one decision, asked by every public op.
 
-Every op stands in `reference.py` (plain torch, the specification) and in `builtin.py` (the same through torch's own
-fused calls). Ops that earn one get a Triton file later; it is named in `TRITON_FILES` and imported only when chosen,
-so that a machine without Triton never notices.
+Every op stands in `reference.py` (plain torch, the specification) and in `builtin.py` (the same through
+torch's own fused calls). Ops that earn one get a Triton file later; it is named in `TRITON_FILES` and
+imported only when chosen, so that a machine without Triton never notices.
 
-`MINIGPT_KERNELS` overrides the choice. It is read when an op first meets a device and dtype, and the answer is kept:
-a model asks some forty times per step, and its answer must not change on the way.
+`MINIGPT_KERNELS` overrides the choice. It is read when an op first meets a device and dtype, and the answer
+is kept: a model asks some forty times per step, and its answer must not change on the way.
 """
 
 import importlib
@@ -25,7 +25,8 @@ WISHES = {
     "interpret": "Triton kernels in its interpreter, for tests on a CPU",
 }
 OPS = (
-    "attention", "rms_norm", "layer_norm", "rotary", "linear_cross_entropy", "swiglu", "adamw_", "newton_schulz",
+    "attention", "rms_norm", "layer_norm", "rotary", "linear_cross_entropy", "swiglu", "gelu", "adamw_",
+    "newton_schulz",
 )  # fmt: skip
 TRITON_FILES: dict[str, str] = {}  # op -> the module that holds its Triton kernel: none yet
 
@@ -51,9 +52,9 @@ def choose(op: str, device: str, dtype: torch.dtype) -> Choice:
     if wish in ("reference", "torch"):
         return Choice(op, wish, asked)
     problem = _why_not_triton(op, device, dtype, interpreted=wish == "interpret")
-    if problem is None:
-        return Choice(op, "interpret" if wish == "interpret" else "triton", "fits" if wish == "auto" else asked)
-    return Choice(op, "torch", problem if wish == "auto" else f"{asked}, but {problem}")
+    if problem is not None:
+        return Choice(op, "torch", problem if wish == "auto" else f"{asked}, but {problem}")
+    return Choice(op, "triton", "fits") if wish == "auto" else Choice(op, wish, asked)
 
 
 def _why_not_triton(op: str, device: str, dtype: torch.dtype, *, interpreted: bool) -> str | None:

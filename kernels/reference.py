@@ -1,7 +1,7 @@
 """Every op in plain torch: the specification. Short and obviously right; speed is nobody's concern here.
 
-A faster implementation of an op is right if it strays from the float64 result of this file no further than this file
-itself does at the tensors' own dtype, plus a stated slack (tests/kernels).
+A faster implementation of an op is right if it strays from the float64 result of this file no further than
+this file itself does at the tensors' own dtype, plus a stated slack (tests/kernels).
 
 Letters: B batch, T queries, S keys, H query heads, G key/value heads, D head_dim, C channels, F MLP width,
 V vocabulary, N = B·T.
@@ -14,33 +14,48 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Muon's quintic: coefficients of a·x + b·x³ + c·x⁵, chosen for a steep slope at 0 (Jordan 2024).
+# Muon's quintic: coefficients of a·x + b·x³ + c·x⁵, chosen for a steep slope at 0 (Jordan et al. 2024).
 QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
 def wide(x: Tensor) -> Tensor:
-    """The dtype in which sums are taken: float32, or float64 where the caller already has it."""
+    """In the dtype in which sums are taken: float32, or float64 where the caller already has it."""
     return x if x.dtype == torch.float64 else x.float()
 
 
+# --- attention ------------------------------------------------------------------------------------------
+
+
+def distances(T: int, S: int, device: torch.device | None = None) -> Tensor:
+    """How far key s lies in the past of query t, negative in its future: (T, S).
+
+    Query t stands at position S - T + t: the keys before the first query are its past, cached or not.
+    """
+    return torch.arange(S - T, S, device=device)[:, None] - torch.arange(S, device=device)
+
+
 def visible_keys(
-    T: int, S: int, *, causal: bool, window: int | None, document: Tensor | None, device: torch.device | None = None
+    T: int,
+    S: int,
+    *,
+    causal: bool,
+    window: int | None,
+    document: Tensor | None,
+    device: torch.device | None = None,
 ) -> Tensor:
     """Which query may see which key.
 
-    Query t stands at position S - T + t: the keys before it are its past, cached or not. A window counts the query
-    itself, so window=1 sees only itself. Documents see only themselves.
+    A window counts the query itself, so window=1 sees only itself. Documents see only themselves.
 
-    Shapes: document (B, S) holds any integer per document; returns bool (T, S), or (B, 1, 1, T, S) with documents.
+    Shapes: document (B, S) holds any integer per document; returns bool (T, S), with documents (B, 1, T, S).
     """
-    query = torch.arange(S - T, S, device=device)[:, None]  # (T, 1) positions
-    key = torch.arange(S, device=device)                    # (S,)
-    visible = key <= query if causal else torch.ones(T, S, dtype=torch.bool, device=device)
+    distance = distances(T, S, device)                             # (T, S)
+    visible = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
     if window is not None:
-        visible = visible & ((query - key).abs() < window)
+        visible = visible & (distance.abs() < window)
     if document is not None:
         same = document[:, S - T :, None] == document[:, None, :]  # (B, T, S)
-        visible = (visible & same)[:, None, None]                  # (B, 1, 1, T, S)
+        visible = (visible & same)[:, None]                        # (B, 1, T, S)
     return visible
 
 
@@ -67,38 +82,40 @@ def attention(
         y = dropout(softmax(scores, over visible keys)) v
 
     Shapes: q (B, H, T, D); k, v (B, G, S, D) with S >= T; returns (B, H, T, D); with `return_lse` also
-            logsumexp(scores) (B, H, T) in float32. Key head g serves the query heads g·H/G .. (g+1)·H/G - 1.
+            logsumexp(scores) (B, H, T) in float32. Key head g serves query heads g·H/G .. (g+1)·H/G - 1.
             document (B, S) and window: see `visible_keys`. alibi (H,).
     Dtypes: scores and softmax in float32 (float64 for float64); the result in q.dtype.
     Raises: ValueError if G does not divide H, or S < T, or window < 1.
-    Note:   `deterministic` asks for a backward pass that sums in a fixed order; this one always does on a CPU.
-    Source: Vaswani et al. 2017; grouped heads Ainslie et al. 2023; ALiBi Press et al. 2022; softcap Gemma 2 2024.
+    Note:   `deterministic` asks for a backward pass that sums in a fixed order; plain torch always does.
+    Source: Vaswani et al. 2017; grouped heads Ainslie et al. 2023; ALiBi Press et al. 2022; softcap Gemma 2.
     """
     check_attention(q, k, window)
-    B, H, T, D = q.shape
-    G, S = k.shape[1:3]
-    heads = wide(q).reshape(B, G, H // G, T, D)                               # heads sharing keys sit together
-    scores = heads @ wide(k)[:, :, None].mT * (scale or D**-0.5)              # (B, G, H/G, T, S)
+    H, T, D = q.shape[1:]
+    S = k.size(2)
+    k, v = (wide(x).repeat_interleave(H // x.size(1), dim=1) for x in (k, v))  # (B, H, S, D)
+    scores = wide(q) @ k.mT * (D**-0.5 if scale is None else scale)            # (B, H, T, S)
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
     if alibi is not None:
-        query, key = torch.arange(S - T, S, device=q.device), torch.arange(S, device=q.device)
-        distance = (query[:, None] - key).abs()                               # (T, S)
-        scores = scores - wide(alibi).view(G, H // G, 1, 1) * distance
+        slopes = alibi.to(scores.dtype)[:, None, None]                         # (H, 1, 1)
+        scores = scores - slopes * distances(T, S, q.device).abs()
     visible = visible_keys(T, S, causal=causal, window=window, document=document, device=q.device)
     scores = scores.masked_fill(~visible, -math.inf)
-    weights = torch.dropout(scores.softmax(-1), dropout, train=dropout > 0)   # (B, G, H/G, T, S)
-    y = (weights @ wide(v)[:, :, None]).reshape(B, H, T, D).to(q.dtype)
-    return (y, scores.logsumexp(-1).reshape(B, H, T)) if return_lse else y
+    weights = torch.dropout(scores.softmax(-1), dropout, train=True)           # (B, H, T, S)
+    y = (weights @ v).to(q.dtype)                                              # (B, H, T, D)
+    return (y, scores.logsumexp(-1)) if return_lse else y
 
 
 def check_attention(q: Tensor, k: Tensor, window: int | None) -> None:
     """What every implementation of attention refuses."""
-    H, T, G, S = q.shape[1], q.shape[2], k.shape[1], k.shape[2]
+    (H, T), (G, S) = q.shape[1:3], k.shape[1:3]
     if H % G or S < T:
         raise ValueError(f"attention needs G | H and S >= T, got H={H}, G={G}, T={T}, S={S}")
     if window is not None and window < 1:
         raise ValueError(f"window={window}: a window counts the query itself, so it is at least 1")
+
+
+# --- norms and rotary -----------------------------------------------------------------------------------
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -107,7 +124,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         y = x / sqrt(mean(x²) + eps) · weight
 
     Shapes: x (..., C); weight (C,); returns (..., C).
-    Dtypes: mean and quotient in float32 (float64 for float64); the result in x.dtype.
+    Dtypes: computed in float32 (float64 for float64); the result in x.dtype.
     Source: Zhang & Sennrich 2019.
     """
     h = wide(x)
@@ -130,18 +147,21 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Te
 
 
 def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn channel i and channel i + D/2 as one plane vector by the angle of its position.
+    """Turn channel i and channel i + D/2, as one vector of the plane, by the angle of its position.
 
         (a, b) -> (a cos - b sin, b cos + a sin)    a, b: first and second half of the channels
 
-    The dot product of a turned query and a turned key depends on the difference of their positions alone.
+    The product of a turned query and a turned key depends on the difference of their positions alone.
 
-    Shapes: x (B, H, T, D); cos, sin (T, D/2), or anything that broadcasts to (B, H, T, D/2); returns (B, H, T, D).
+    Shapes: x (B, H, T, D); cos, sin (T, D/2), or what broadcasts to (B, H, T, D/2); returns (B, H, T, D).
     Dtypes: computed in float32 (float64 for float64); the result in x.dtype.
-    Source: Su et al. 2021; halves instead of neighbours as in GPT-NeoX and every Hugging Face model.
+    Source: Su et al. 2021; halves, not neighbours, as in GPT-NeoX and every Hugging Face model.
     """
     a, b = wide(x).chunk(2, dim=-1)  # (B, H, T, D/2) each
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+
+
+# --- loss -----------------------------------------------------------------------------------------------
 
 
 def linear_cross_entropy(
@@ -156,22 +176,24 @@ def linear_cross_entropy(
 ) -> Tensor:
     """The head's matmul and the loss in one op, so that a fast twin need never hold the (N, V) logits.
 
-        logits = x weightᵀ                          logits = softcap · tanh(logits / softcap) if softcap is given
+        logits = x weightᵀ
+        logits = softcap · tanh(logits / softcap)   if softcap is given
         loss = logsumexp(logits) - logits[target] + z_loss · logsumexp(logits)²
 
     A target equal to ignore_index costs 0 and does not count in the mean; a mean over no target is NaN.
 
-    Shapes: x (..., C); weight (V, C); targets (...) of int64; returns (...) for "none", () for "mean" and "sum".
+    Shapes: x (..., C); weight (V, C); targets (...) of int64; returns (...) for "none", else ().
     Dtypes: the matmul in x.dtype; losses in float32 (float64 for float64).
     Raises: ValueError for an unknown reduction.
-    Source: z-loss de Brébisson & Vincent 2016, PaLM 2022; softcap Gemma 2 2024.
+    Source: z-loss de Brébisson & Vincent 2016, PaLM 2022; softcap Gemma 2.
     """
-    logits = wide(x @ weight.to(x.dtype).T)                             # (..., V)
+    logits = wide(x @ weight.to(x.dtype).T)                    # (..., V)
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
-    lse = logits.logsumexp(-1)                                          # (...)
+    lse = logits.logsumexp(-1)                                 # (...)
     counted = targets != ignore_index
-    picked = logits.gather(-1, (targets * counted)[..., None])[..., 0]  # (...): an ignored target looks at token 0
+    safe = targets * counted                                   # (...): an ignored target looks at token 0
+    picked = logits.gather(-1, safe[..., None])[..., 0]        # (...)
     losses = (lse - picked + z_loss * lse.square()).where(counted, 0.0)
     return reduce(losses, counted, reduction)
 
@@ -187,6 +209,9 @@ def reduce(losses: Tensor, counted: Tensor, reduction: str) -> Tensor:
     raise ValueError(f"reduction={reduction!r} is not one of: none, mean, sum")
 
 
+# --- MLP ------------------------------------------------------------------------------------------------
+
+
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """A gated unit whose gate is smooth.
 
@@ -198,6 +223,24 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """
     g = wide(gate)
     return (g * torch.sigmoid(g) * wide(up)).to(gate.dtype)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """A gate that opens with its own input: x times roughly the chance that a standard normal is below x.
+
+        y = x/2 · (1 + tanh(sqrt(2/π) · (x + 0.044715 x³)))
+
+    The tanh form, with which GPT-2 was trained (Hugging Face: gelu_new); the exact one differs by up to 5e-4.
+
+    Shapes: any; returns the same.
+    Dtypes: computed in float32 (float64 for float64); the result in x.dtype.
+    Source: Hendrycks & Gimpel 2016.
+    """
+    h = wide(x)
+    return (0.5 * h * (1 + torch.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h**3)))).to(x.dtype)
+
+
+# --- optimizers -----------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -216,13 +259,13 @@ def adamw_(
 ) -> None:
     """One AdamW step, tensor after tensor, in place.
 
-        p = p · (1 - lr · weight_decay)                     decay beside the gradient, not through it
-        m = beta1 · m + (1 - beta1) · g                     m: exp_avg
-        v = beta2 · v + (1 - beta2) · g²                    v: exp_avg_sq
-        p = p - lr · m̂ / (sqrt(v̂) + eps)                    m̂ = m / (1 - beta1^step), v̂ = v / (1 - beta2^step)
+        p = p · (1 - lr · weight_decay)          decay beside the gradient, not through it
+        m = beta1 · m + (1 - beta1) · g          m: exp_avg
+        v = beta2 · v + (1 - beta2) · g²         v: exp_avg_sq
+        p = p - lr · m̂ / (sqrt(v̂) + eps)         m̂ = m / (1 - beta1^step), v̂ = v / (1 - beta2^step)
 
     Shapes: the four sequences run in parallel, equal shapes at equal places. `step` counts from 1.
-    Source: Kingma & Ba 2015, alg. 1; Loshchilov & Hutter 2019, alg. 2.
+    Source: Kingma & Ba 2015, algorithm 1; Loshchilov & Hutter 2019, algorithm 2.
     """
     for p, g, m, v in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
         p.mul_(1 - lr * weight_decay)
@@ -238,17 +281,18 @@ def newton_schulz(g: Tensor, steps: int = 5) -> Tensor:
 
         x = g / ‖g‖;  repeat: x = a·x + (b·(x xᵀ) + c·(x xᵀ)²) x
 
-    The polynomial acts on each singular value alone. Its coefficients trade convergence to exactly 1 for speed at
-    0: the values end between about 0.7 and 1.2, which Muon does not mind.
+    The polynomial acts on each singular value alone. Its coefficients give up converging to exactly 1 for
+    speed at 0: the values end between about 0.7 and 1.2, which Muon does not mind.
 
     Shapes: g (..., M, N), each matrix of the batch alone; returns (..., M, N).
     Dtypes: computed in g.dtype.
     Source: Jordan et al. 2024, "Muon".
     """
     a, b, c = QUINTIC
-    x = g.mT if g.size(-2) > g.size(-1) else g                # M <= N, so that x xᵀ is the small product
+    tall = g.size(-2) > g.size(-1)
+    x = g.mT if tall else g                              # M <= N, so that x xᵀ is the small product
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(steps):
-        s = x @ x.mT                                          # (..., M, M)
+        s = x @ x.mT                                     # (..., M, M)
         x = a * x + (b * s + c * s @ s) @ x
-    return x.mT if g.size(-2) > g.size(-1) else x
+    return x.mT if tall else x

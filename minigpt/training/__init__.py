@@ -9,7 +9,10 @@ difference is a value, `Stage`; everything else is one function, `fit`.
     pretrain    the first stage: next-token prediction on packed text
     estimate    will it fit into memory? asked before step 0
     run_folder  a new run, a run to resume, a finished run, or a mistake?
+    summary     what a person reads before a run, after it, and when it stopped
     loop        `fit`: forward, backward, clip, step, log, evaluate, save; stops cleanly, resumes exactly
+    recorded    what a run recorded, and the band in which our own runs lay
+    curves      numbers over steps as inline SVG (extra `report`)
     report      a run as one page of curves (extra `report`)
 
 In:  a RunConfig.   Out: a run folder: run.json, metrics.jsonl, checkpoint-<step>/, and the newest weights on top.

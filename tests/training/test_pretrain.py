@@ -1,0 +1,112 @@
+"""Data, model and objective of the first stage."""
+
+import gzip
+import lzma
+import math
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from minigpt import presets
+from minigpt.batches.loader import Batch
+from minigpt.model.gpt import GPT
+from minigpt.runtime.distributed import Group
+from minigpt.training import pretrain
+from minigpt.training.estimate import memory_estimate
+
+ALONE = Group(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The quick preset on a folder of forty small files, as plain bytes."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for i in range(40):
+        (folder / f"{i:02}.txt").write_text(f"document number {i}: " + "word " * (50 + i), encoding="utf-8")
+    run = presets.quick()
+    return replace(run, out_dir=str(tmp_path / "run"), corpus=replace(run.corpus, data=str(folder)),
+                   model=replace(run.model, vocab_size=256, context_length=32, n_layer=1, n_embd=32))  # fmt: skip
+
+
+class Half(nn.Module):
+    """Gives every target a probability of one half."""
+
+    def forward(self, ids, targets, *, document=None):
+        return torch.full(targets.shape, math.log(2))
+
+
+def test_the_objective_is_the_mean_loss_of_all_tokens():
+    """-ln 1/2, whatever the shape; logged as it is descended."""
+    batch = Batch(torch.zeros(2, 3, dtype=torch.long), torch.zeros(2, 3, dtype=torch.long), None)
+    loss = pretrain.next_token(Half(), batch)
+    torch.testing.assert_close(loss.value, torch.tensor(math.log(2)))
+    assert loss.metrics["loss"] == loss.value
+
+
+def test_data_is_prepared_once_and_again_only_for_another_recipe(run, tmp_path):
+    """Resuming must not tokenize again; another cleaning must."""
+    first = pretrain.prepare_data(run, ALONE)
+    made = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run" / "data").iterdir()}
+    second = pretrain.prepare_data(run, ALONE)
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run" / "data").iterdir()} == made
+    assert (first.train[0 : len(first.train)] == second.train[0 : len(second.train)]).all()
+    pretrain.prepare_data(replace(run, corpus=replace(run.corpus, clean=False)), ALONE)
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run" / "data").iterdir()} != made
+
+
+def test_the_same_input_gives_the_same_bytes(run, tmp_path):
+    """Tokens, borders, receipt: a second machine must be able to check the first."""
+    contents = []
+    for name in ("a", "b"):
+        pretrain.prepare_data(replace(run, out_dir=str(tmp_path / name)), ALONE)
+        contents.append({path.name: path.read_bytes() for path in (tmp_path / name / "data").iterdir()})
+    assert contents[0] == contents[1]
+
+
+def test_held_out_text_is_compared_with_xz_and_gzip_of_itself():
+    """The bar to beat: what general compressors need for the same bytes alone."""
+    text = "abc" * 1000
+    sizes = pretrain.compressed_size(iter([text[:1000], text[1000:]]))
+    xz, gz = lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME), gzip.compress(text.encode(), 9)
+    assert sizes == {"bytes": 3000, "xz -9e": 8 * len(xz) / 3000, "gzip -9": 8 * len(gz) / 3000}
+
+
+def test_the_seed_decides_the_weights(run):
+    """Two seeds, two models; one seed, one model."""
+    data = pretrain.prepare_data(run, ALONE)
+    models = [pretrain.build_model(replace(run, machine=replace(run.machine, seed=seed)), data.tokenizer, None)
+              for seed in (1, 1, 2)]  # fmt: skip
+    first, same, other = (model.token_embedding.weight for model in models)
+    assert torch.equal(first, same) and not torch.equal(first, other)
+
+
+def test_init_from_the_hub_names_the_extra_or_the_network(monkeypatch):
+    """Without huggingface_hub: how to get it. Without a network: what else would work."""
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ImportError, match=r'pip install "minigpt\[hf\]"'):
+        pretrain.init_folder("hf:gpt2")
+    monkeypatch.undo()
+    hub = pytest.importorskip("huggingface_hub")
+
+    def offline(*args, **kwargs):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(hub, "snapshot_download", offline)
+    with pytest.raises(OSError, match="cannot be fetched .* local folder"):
+        pretrain.init_folder("hf:gpt2")
+
+
+def test_the_memory_estimate_counts_what_it_says():
+    """By hand for one layer: weights, gradients and AdamW's moments, then activations and logits."""
+    run = presets.nanogpt_char()
+    model = GPT(replace(run.model, n_layer=1))
+    n_params = sum(parameter.numel() for parameter in model.parameters())
+    N, C, F, V = 12 * 64, 128, 512, 256
+    expected = n_params * 4 * 4 + N * (12 * C + 4 * F) * 4 + N * V * 4 * 2
+    assert memory_estimate(model, run, torch.float32, world=1) == expected
+    assert memory_estimate(model, run, torch.bfloat16, world=1) < expected
+    assert memory_estimate(model, run, torch.float32, world=2) < expected

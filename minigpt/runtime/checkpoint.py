@@ -132,8 +132,14 @@ def publish(checkpoint: Path, folder: Path) -> None:
 
 
 def save_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
-    """Tensors by name, as safetensors: no code in the file, memory-mapped, bit-exact."""
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, file)
+    """Tensors by name, as safetensors: no code in the file, memory-mapped, bit-exact.
+
+    Raises: OSError if the disk is full or read-only.
+    """
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, file)
+    except SafetensorError as error:  # it wraps the system's errors
+        raise OSError(f"{file} could not be written: {error}") from None
 
 
 def load_tensors(file: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:

@@ -37,7 +37,7 @@ def one_line_errors() -> Iterator[None]:
 
 def explain(error: Exception) -> str | None:
     """One line for the user; None where the error can only be ours."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and (error.errno == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)):
         return f"the disk is full{_at(error)}; what was complete before is untouched. Free some space, then run the same line."
     if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return f"no permission to write or read{_at(error)}: {error.strerror}. Choose another place, e.g. --out-dir DIR."

@@ -1,5 +1,6 @@
 """Which device, which dtype, how many threads, how much memory: each choice with its reason."""
 
+import importlib.util
 import os
 import platform
 import sys
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from minigpt.runtime.config import MachineConfig
+from minigpt.runtime.console import say
 
 
 class Choice(NamedTuple):
@@ -108,5 +110,8 @@ def peak_memory(device: torch.device) -> dict[str, int]:
 def compile_model(model: nn.Module, config: MachineConfig, device: torch.device) -> nn.Module:
     """torch.compile from outside. `auto` compiles on CUDA only: on a CPU the minutes of compiling rarely pay."""
     if config.compile == "off" or (config.compile == "auto" and device.type != "cuda"):
+        return model
+    if config.compile == "auto" and importlib.util.find_spec("triton") is None:
+        say("note: not compiled, because triton is not installed; --compile on insists")
         return model
     return torch.compile(model)

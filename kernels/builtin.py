@@ -86,9 +86,9 @@ def _mask(
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    if _own_backward_pays(x):
-        return _RMSNorm.apply(x, weight, eps)
-    return F.rms_norm(x, weight.shape, weight.to(x.dtype), eps)
+    h, gain = wide(x), wide(weight)  # gains stay float32 beside activations in half precision
+    y = _RMSNorm.apply(h, gain, eps) if _own_backward_pays(h) else F.rms_norm(h, gain.shape, gain, eps)
+    return y.to(x.dtype)
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -120,7 +120,8 @@ class _RMSNorm(torch.autograd.Function):
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
-    return F.layer_norm(x, weight.shape, weight, bias, eps)
+    gain, shift = wide(weight), None if bias is None else wide(bias)
+    return F.layer_norm(wide(x), gain.shape, gain, shift, eps).to(x.dtype)
 
 
 def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from kernels import builtin, reference
+
 VARIABLE = "MINIGPT_KERNELS"
 WISHES = {
     "auto": "the fastest that fits",
@@ -76,17 +78,18 @@ _chosen: dict[tuple[str, str, torch.dtype], Callable[..., Any]] = {}
 def implementation(op: str, x: Tensor) -> Callable[..., Any]:
     """The function that computes `op` for a tensor like `x`. Decided once per op, device and dtype."""
     key = (op, x.device.type, x.dtype)
-    function = _chosen.get(key)
-    if function is None:
-        function = _chosen[key] = load(choose(*key))
-    return function
+    if key not in _chosen:
+        _chosen[key] = load(choose(*key))
+    return _chosen[key]
 
 
 def load(choice: Choice) -> Callable[..., Any]:
-    """Import the chosen module, only now, and take the op from it."""
-    modules = {"reference": "kernels.reference", "torch": "kernels.builtin"}
-    module = modules.get(choice.choice) or TRITON_FILES[choice.op]
-    return getattr(importlib.import_module(module), choice.op)
+    """The op from the chosen module. A Triton file is imported here and nowhere else."""
+    if choice.choice == "reference":
+        return getattr(reference, choice.op)
+    if choice.choice == "torch":
+        return getattr(builtin, choice.op)
+    return getattr(importlib.import_module(TRITON_FILES[choice.op]), choice.op)
 
 
 def forget() -> None:

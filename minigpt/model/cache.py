@@ -1,7 +1,7 @@
 """What generation keeps, so that each new token costs one token's work.
 
-A causal model's keys and values of past tokens never change. A cache stores them; attention then needs only the new
-tokens' queries. The model knows two things of a cache: `length`, and `attend`.
+In a causal model the keys and values of past tokens never change. A cache stores them; attention then needs
+the queries of the new tokens only. The model knows two things of a cache: `length`, and `attend`.
 """
 
 from typing import Any, Protocol
@@ -19,15 +19,15 @@ class KVCache(Protocol):
     length: int  # tokens stored so far: where positions continue
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, **how: Any) -> Tensor:
-        """Store this layer's new keys and values, then attend over everything stored (how: window, alibi, ...)."""
+        """Store this layer's new keys and values, then attend over all that is stored (how: window, ...)."""
         ...
 
 
 class DenseKVCache:
     """One block of memory for `capacity` tokens of each of `batch` sequences, all of the same length.
 
-    `length` moves on when the last layer has stored: all layers of one forward pass begin at the same position, and
-    one that fails half-way leaves the cache as it was. Setting `length` back forgets the tokens after it.
+    `length` moves on when the last layer has stored its share: all layers of one forward pass begin at the
+    same position, and a pass that fails half-way leaves the cache as it was. Set `length` back to forget.
     """
 
     def __init__(
@@ -48,15 +48,15 @@ class DenseKVCache:
 
         Raises: ValueError if the new tokens do not fit.
         """
-        n_layer, _, _, capacity, _ = self.keys.shape
-        end = self.length + k.size(2)
+        n_layer, capacity = self.keys.size(0), self.keys.size(3)
+        start, end = self.length, self.length + k.size(2)
         if end > capacity:
             raise ValueError(
-                f"the cache holds {capacity} tokens: {self.length} are stored and {k.size(2)} more do not fit. "
-                "Make it with a larger capacity, or start over with fewer tokens."
+                f"the cache holds {capacity} tokens: {start} are stored and {end - start} more do not fit. "
+                "Make it with a larger capacity, or begin again with fewer tokens."
             )
-        self.keys[layer, :, :, self.length : end] = k
-        self.values[layer, :, :, self.length : end] = v
+        self.keys[layer, :, :, start:end] = k
+        self.values[layer, :, :, start:end] = v
         y = attention(q, self.keys[layer, :, :, :end], self.values[layer, :, :, :end], **how)
         if layer == n_layer - 1:
             self.length = end

@@ -15,7 +15,7 @@ from minigpt.model.positions import POSITIONS, Turn
 
 
 class Block(nn.Module):
-    """One layer: look at the others, then think alone; each adds to the stream what it found."""
+    """One layer: look at the others, then think alone. Each adds what it found to the stream."""
 
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
@@ -34,12 +34,12 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """Integers in, logits out.
 
-    How weights begin (Radford et al. 2019):
+    How the weights of L layers begin (Radford et al. 2019):
 
-        matrices, embeddings      N(0, 0.02²)
-        o_proj, down_proj         N(0, 0.02² / 2L): 2L of them add to the stream, whose variance then starts at order 1
-        biases                    0
-        norm gains                1
+        embeddings, matrices    N(0, 0.02²)
+        o_proj, down_proj       N(0, 0.02² / 2L): 2L of them add up in the stream, to the variance of one
+        norm gains              1
+        biases                  0
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -65,36 +65,38 @@ class GPT(nn.Module):
     ) -> Tensor:
         """Logits; or, with targets, the loss at each of them, for which logits need not exist.
 
-        Shapes: ids (B, T) of int64; returns logits (B, T, V). With targets (B, T): losses (B, T) in float32, 0 where
-                the target is -100. document (B, T): a token sees only tokens of its own document.
-        Cache:  positions continue at cache.length; the new keys and values are stored in it.
-        Raises: ValueError beyond the context of learned positions, beyond a cache's capacity, or for documents with
-                a cache that already holds tokens (it does not know theirs).
+        Shapes: ids (B, T) of int64; returns logits (B, T, V). With targets (B, T): losses (B, T) in float32,
+                0 where the target is -100. document (B, T): tokens see only those of their own document.
+        Cache:  positions continue at cache.length, and the new keys and values are stored.
+        Raises: ValueError beyond the context of learned positions, beyond the capacity of the cache, and for
+                documents beside a cache that already holds tokens, for it does not know theirs.
         """
         start = 0 if cache is None else cache.length
         if document is not None and start:
-            raise ValueError("a cache with tokens in it does not know their documents: give one or the other")
-        x, turn, how = self.position_embedding(self.token_embedding(ids), start)  # (B, T, C)
+            raise ValueError(f"the cache holds {start} tokens of unknown documents: give document or a cache")
+        x, turn, how = self.position_embedding(self.token_embedding(ids), start)        # (B, T, C)
+        how = {**how, "document": document}
         x = self.dropout(x)
         for block in self.blocks:
-            x = block(x, turn, {**how, "document": document}, cache)              # (B, T, C)
+            x = block(x, turn, how, cache)                                              # (B, T, C)
         x = self.final_norm(x)
         if targets is None:
-            return self.lm_head(x)                                                # (B, T, V)
+            return self.lm_head(x)                                                      # (B, T, V)
         return linear_cross_entropy(x, self.lm_head.weight, targets, reduction="none")  # (B, T)
 
     def _initialise(self) -> None:
-        small = 0.02 / math.sqrt(2 * self.config.n_layer)
+        last = 0.02 / math.sqrt(2 * self.config.n_layer)
         for name, parameter in self.named_parameters():
-            if parameter.dim() == 2:
-                last = name.endswith(("o_proj.weight", "down_proj.weight"))
-                nn.init.normal_(parameter, std=small if last else 0.02)
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                nn.init.normal_(parameter, std=last)
+            elif parameter.dim() == 2:
+                nn.init.normal_(parameter, std=0.02)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
 
 def check_ids(ids: Tensor, vocab_size: int, source: str) -> None:
-    """Refuse token ids that the model has no embedding for, where data enters and not in every forward pass.
+    """Refuse token ids that the model has no embedding for: where data enters, not in every forward pass.
 
     Raises: ValueError naming the first id at fault and its place.
     """
@@ -103,5 +105,5 @@ def check_ids(ids: Tensor, vocab_size: int, source: str) -> None:
         place = int(wrong.flatten().nonzero()[0])
         raise ValueError(
             f"{source}: token id {int(ids.flatten()[place])} at place {place} is beyond the vocabulary of "
-            f"{vocab_size}: it was made with another tokenizer. Use the tokenizer that belongs to the model."
+            f"{vocab_size}: another tokenizer made it. Use the one that belongs to the model."
         )

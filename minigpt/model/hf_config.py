@@ -1,7 +1,7 @@
 """Which Hugging Face model is this config?
 
-Three of their model types have the shape of a GPT here: `gpt2`, `llama` and `qwen3`. A shape that none of them can
-express is kept under our own type `minigpt`, with our own names, and `export_problem` says why.
+Three of their model types have the shape of a GPT here: `gpt2`, `llama` and `qwen3`. A shape that none of
+them can express is kept under our own type `minigpt`, with our own names, and `export_problem` says why.
 """
 
 from dataclasses import asdict, replace
@@ -10,15 +10,15 @@ from typing import Any, NamedTuple, TypeVar
 from minigpt.config import from_dict
 from minigpt.model.config import GPTConfig
 
-Value = TypeVar("Value", int, float, bool, str)
+Value = TypeVar("Value", int, float, bool, str, dict, list)
 
+OWN_TYPE = "minigpt"
 # What a type has no setting for, and therefore needs to be so.
 NEEDS: dict[str, dict[str, Any]] = {
     "qwen3": {"position": "rope", "norm": "rms", "mlp": "swiglu", "qk_norm": True, "bias": False},
     "llama": {"position": "rope", "norm": "rms", "mlp": "swiglu", "qk_norm": False, "window": None},
     "gpt2": {"position": "learned", "norm": "layer", "mlp": "gelu", "qk_norm": False, "window": None},
 }
-OWN_TYPE = "minigpt"
 # The same in Llama 3.1, 3.2 and 3.3; only the factor differs.
 LLAMA3_ROPE = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 
@@ -26,17 +26,24 @@ LLAMA3_ROPE = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_po
 def misfits(config: GPTConfig, model_type: str) -> list[str]:
     """What keeps a config from being of a Hugging Face type: `position=rope (here alibi)`."""
     wrong = [
-        f"{name}={str(needed).lower()} (here {str(getattr(config, name)).lower()})"
+        f"{name}={_shown(needed)} (here {_shown(getattr(config, name))})"
         for name, needed in NEEDS[model_type].items()
         if getattr(config, name) != needed
     ]
     if model_type == "gpt2" and config.kv_heads != config.n_head:
         wrong.append(f"n_kv_head={config.n_head} (here {config.kv_heads})")
     if model_type == "gpt2" and config.dims_per_head * config.n_head != config.n_embd:
-        wrong.append(f"n_head * head_dim = n_embd (here {config.n_head} * {config.dims_per_head} and {config.n_embd})")
+        wrong.append(f"head_dim = n_embd / n_head (here {config.dims_per_head})")
     if model_type == "llama" and config.n_embd % config.n_head:
         wrong.append(f"an n_head that divides n_embd (here {config.n_head} and {config.n_embd})")
     return wrong
+
+
+def _shown(value: Any) -> str:
+    """As on the command line."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "none" if value is None else str(value)
 
 
 def model_type(config: GPTConfig) -> str:
@@ -49,10 +56,11 @@ def export_problem(config: GPTConfig) -> str | None:
     if model_type(config) != OWN_TYPE:
         return None
     nearest = min(NEEDS, key=lambda name: len(misfits(config, name)))
-    return f"no Hugging Face type has this shape; the nearest, {nearest}, needs {', '.join(misfits(config, nearest))}"
+    needs = ", ".join(misfits(config, nearest))
+    return f"no Hugging Face type has this shape: the nearest, {nearest}, needs {needs}"
 
 
-# --- config: ours -> theirs -------------------------------------------------------------------------------------
+# --- ours -> theirs -----------------------------------------------------------------------------------------
 
 
 def to_hugging_face(config: GPTConfig) -> dict[str, Any]:
@@ -64,7 +72,7 @@ def to_hugging_face(config: GPTConfig) -> dict[str, Any]:
         "model_type": kind,
         "vocab_size": config.vocab_size,
         "tie_word_embeddings": config.tied,
-        "bos_token_id": None,  # the room knows no text: generation_config.json says where it begins and ends
+        "bos_token_id": None,  # this room knows no text: generation_config.json says where it begins and ends
         "eos_token_id": None,
     }
     return shared | (_to_gpt2(config) if kind == "gpt2" else _to_llama(config, kind))
@@ -85,12 +93,12 @@ def _to_gpt2(config: GPTConfig) -> dict[str, Any]:
         "attn_pdrop": config.dropout,
     }
     if not config.bias:
-        theirs[OWN_TYPE] = {"bias": False}  # there all biases exist, and are written as zeros
+        theirs[OWN_TYPE] = {"bias": False}  # gpt2 always has biases: zeros are written, and this says why
     return theirs
 
 
 def _to_llama(config: GPTConfig, kind: str) -> dict[str, Any]:
-    """llama and qwen3: the same keys, but for where biases and a window can be."""
+    """llama and qwen3 share their keys, but for where biases and a window can be."""
     rope: dict[str, Any] = {"rope_type": "default"}
     if config.rope_factor != 1.0:
         rope = {"rope_type": "llama3", "factor": config.rope_factor, **LLAMA3_ROPE}
@@ -107,9 +115,9 @@ def _to_llama(config: GPTConfig, kind: str) -> dict[str, Any]:
         "rms_norm_eps": config.norm_eps,
         "attention_dropout": config.dropout,
         "attention_bias": config.bias,
-        "rope_theta": config.rope_theta,  # transformers 4 reads these two,
+        "rope_parameters": {"rope_theta": config.rope_theta, **rope},  # transformers 5 reads this one,
+        "rope_theta": config.rope_theta,                               # transformers 4 the other two
         "rope_scaling": None if config.rope_factor == 1.0 else rope,
-        "rope_parameters": {"rope_theta": config.rope_theta, **rope},  # transformers 5 this one
     }
     if kind == "llama":
         return theirs | {"mlp_bias": config.bias}
@@ -122,141 +130,145 @@ def _to_llama(config: GPTConfig, kind: str) -> dict[str, Any]:
     }
 
 
-# --- config: theirs -> ours -------------------------------------------------------------------------------------
+# --- theirs -> ours -----------------------------------------------------------------------------------------
 
 
 class Reader(NamedTuple):
-    """Someone else's config.json, read key by key; every refusal names the file and the key."""
+    """Someone else's settings, read key by key; every refusal names the key."""
 
-    file: str
     data: dict[str, Any]
+    place: str = ""  # "rope_scaling: " inside of an inner object
 
     def take(self, key: str, kind: type[Value], default: Value | None = None) -> Value:
-        """The value of a key. Absent or null counts as the default, and as an error without one."""
+        """The value of a key. Absent and null stand for the default; without one they are an error."""
         value = self.data.get(key)
         if value is None:
             if default is None:
-                raise ValueError(f"{self.file}: {key} is missing; it should be of type {kind.__name__}")
+                raise ValueError(f"{self.place}{key} is missing; it should be of type {kind.__name__}")
             return default
         if type(value) is not kind and not (kind is float and type(value) is int):
-            raise ValueError(f"{self.file}: {key}={value!r} should be of type {kind.__name__}")
+            raise ValueError(f"{self.place}{key}={value!r} should be of type {kind.__name__}")
         return kind(value)
 
     def insist(self, key: str, *supported: Any) -> None:
-        """The key holds one of the supported values (the first is what its absence means), or is refused."""
+        """The key holds one of the supported values, or nothing."""
         value = self.data.get(key)
         if value is not None and value not in supported:
             choices = " or ".join(repr(choice) for choice in supported)
-            raise ValueError(f"{self.file}: {key}={value!r} is not supported; only {choices} is")
+            raise ValueError(f"{self.place}{key}={value!r} is not supported; only {choices} is")
 
 
 def from_hugging_face(file: str, data: dict[str, Any]) -> GPTConfig:
     """A GPTConfig from the contents of config.json.
 
-    Dropout matters to training alone, and there is one here where they have up to three: the residual one is taken.
+    Dropout matters to training alone. There is one here where they have up to three: the residual one counts.
 
     Raises: ValueError naming the file and the key for whatever cannot be expressed here.
     """
-    read = Reader(file, data)
-    kind = read.take("model_type", str)
-    if data.get("quantization_config") is not None:
-        raise ValueError(f"{file}: quantization_config: quantized weights are not read; take the full-precision ones")
-    if kind == OWN_TYPE:
-        return from_dict(GPTConfig(), data.get(OWN_TYPE), f"{file}: {OWN_TYPE}")
-    if kind not in NEEDS:
-        known = ", ".join([*NEEDS, OWN_TYPE])
-        raise ValueError(f"{file}: model_type={kind!r} is not supported; these are: {known}")
     try:
-        return _from_gpt2(read) if kind == "gpt2" else _from_llama(read, kind)
+        return _translate(Reader(data))
     except ValueError as error:
-        message = str(error)
-        raise ValueError(message if message.startswith(file) else f"{file}: {message}") from None
+        raise ValueError(f"{file}: {error}") from None
 
 
-def _from_gpt2(read: Reader) -> GPTConfig:
+def _translate(read: Reader) -> GPTConfig:
+    kind = read.take("model_type", str)
+    if kind == OWN_TYPE:
+        return from_dict(GPTConfig(), read.take(OWN_TYPE, dict), OWN_TYPE)
+    if kind not in NEEDS:
+        raise ValueError(f"model_type={kind!r} is not supported; these are: {', '.join([*NEEDS, OWN_TYPE])}")
+    if read.data.get("quantization_config") is not None:
+        raise ValueError("quantization_config is not supported; take the model's unquantized weights")
+    return plain(GPTConfig(**(_from_gpt2(read) if kind == "gpt2" else _from_llama(read, kind))))
+
+
+def _from_gpt2(read: Reader) -> dict[str, Any]:
     read.insist("activation_function", "gelu_new", "gelu_pytorch_tanh")
     read.insist("scale_attn_weights", True)
     read.insist("scale_attn_by_inverse_layer_idx", False)
     read.insist("add_cross_attention", False)
-    own = read.data.get(OWN_TYPE) or {}
-    return plain(GPTConfig(
-        vocab_size=read.take("vocab_size", int, 50257),
-        context_length=read.take("n_positions", int, 1024),
-        n_layer=read.take("n_layer", int, 12),
-        n_head=read.take("n_head", int, 12),
-        n_embd=(n_embd := read.take("n_embd", int, 768)),
-        mlp_width=read.take("n_inner", int, 4 * n_embd),
-        norm_eps=read.take("layer_norm_epsilon", float, 1e-5),
-        dropout=read.take("resid_pdrop", float, 0.1),
-        tied=read.take("tie_word_embeddings", bool, True),
-        bias=own.get("bias") is not False,
-        position="learned", norm="layer", mlp="gelu", qk_norm=False,
-    ))  # fmt: skip
+    n_embd = read.take("n_embd", int, 768)
+    return {
+        "vocab_size": read.take("vocab_size", int, 50257),
+        "context_length": read.take("n_positions", int, 1024),
+        "n_layer": read.take("n_layer", int, 12),
+        "n_head": read.take("n_head", int, 12),
+        "n_embd": n_embd,
+        "mlp_width": read.take("n_inner", int, 4 * n_embd),
+        "norm_eps": read.take("layer_norm_epsilon", float, 1e-5),
+        "dropout": read.take("resid_pdrop", float, 0.1),
+        "tied": read.take("tie_word_embeddings", bool, True),
+        "bias": Reader(read.take(OWN_TYPE, dict, {}), f"{OWN_TYPE}: ").take("bias", bool, True),
+        **NEEDS["gpt2"],
+    }
 
 
-def _from_llama(read: Reader, kind: str) -> GPTConfig:
+def _from_llama(read: Reader, kind: str) -> dict[str, Any]:
     read.insist("hidden_act", "silu", "swish")
-    theta, factor = _rope(read)
-    bias = read.take("attention_bias", bool, False)
+    n_embd, n_head = read.take("hidden_size", int), read.take("num_attention_heads", int)
+    n_layer, bias = read.take("num_hidden_layers", int), read.take("attention_bias", bool, False)
     if kind == "qwen3":
         read.insist("attention_bias", False)
     elif read.take("mlp_bias", bool, False) != bias:
-        raise ValueError(f"{read.file}: attention_bias={bias} with mlp_bias={not bias} is not supported; only both are")
-    return plain(GPTConfig(
-        vocab_size=read.take("vocab_size", int),
-        context_length=read.take("max_position_embeddings", int),
-        n_layer=(n_layer := read.take("num_hidden_layers", int)),
-        n_head=(n_head := read.take("num_attention_heads", int)),
-        n_kv_head=read.take("num_key_value_heads", int, n_head if kind == "llama" else 32),
-        n_embd=(n_embd := read.take("hidden_size", int)),
-        head_dim=read.take("head_dim", int, n_embd // n_head if kind == "llama" else 128),
-        mlp_width=read.take("intermediate_size", int),
-        norm_eps=read.take("rms_norm_eps", float, 1e-6),
-        dropout=read.take("attention_dropout", float, 0.0),
-        tied=read.take("tie_word_embeddings", bool, False),
-        window=_window(read, n_layer) if kind == "qwen3" else None,
-        position="rope", norm="rms", mlp="swiglu", qk_norm=kind == "qwen3", bias=bias,
-        rope_theta=theta, rope_factor=factor,
-    ))  # fmt: skip
+        raise ValueError(f"attention_bias={bias} with mlp_bias={not bias} is not supported; both or none is")
+    theta, factor = _rope(read)
+    return {
+        "vocab_size": read.take("vocab_size", int),
+        "context_length": read.take("max_position_embeddings", int),
+        "n_layer": n_layer,
+        "n_head": n_head,
+        "n_kv_head": read.take("num_key_value_heads", int, n_head),
+        "n_embd": n_embd,
+        "head_dim": read.take("head_dim", int, n_embd // max(n_head, 1) if kind == "llama" else 128),
+        "mlp_width": read.take("intermediate_size", int),
+        "norm_eps": read.take("rms_norm_eps", float, 1e-6),
+        "dropout": read.take("attention_dropout", float, 0.0),
+        "tied": read.take("tie_word_embeddings", bool, False),
+        "rope_theta": theta,
+        "rope_factor": factor,
+        **NEEDS[kind],
+        **({"bias": bias} if kind == "llama" else {"window": _window(read, n_layer)}),
+    }
 
 
 def plain(config: GPTConfig) -> GPTConfig:
-    """The same shape with `none` where that is what it stands for: what a user would have typed."""
-    bare = replace(config, n_kv_head=None if config.kv_heads == config.n_head else config.n_kv_head, mlp_width=None)
-    if config.head_dim is not None and config.head_dim * config.n_head == config.n_embd:
-        bare = replace(bare, head_dim=None)
-    return bare if bare.hidden == config.hidden else replace(bare, mlp_width=config.mlp_width)
+    """The same shape with `none` wherever it stands for the same number: as a user would have typed it."""
+    for name, number in (("n_kv_head", "kv_heads"), ("head_dim", "dims_per_head"), ("mlp_width", "hidden")):
+        try:
+            shorter = replace(config, **{name: None})
+        except ValueError:  # head_dim=none wants an n_head that divides n_embd
+            continue
+        if getattr(shorter, number) == getattr(config, number):
+            config = shorter
+    return config
 
 
 def _rope(read: Reader) -> tuple[float, float]:
-    """(theta, factor) from `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (transformers 4)."""
+    """(theta, factor), from `rope_parameters` or, before transformers 5, `rope_theta` and `rope_scaling`."""
     key = "rope_parameters" if read.data.get("rope_parameters") else "rope_scaling"
-    found = read.data.get(key) or {}
-    if not isinstance(found, dict):
-        raise ValueError(f"{read.file}: {key}={found!r} should be an object")
-    rope = Reader(f"{read.file}: {key}", found)
+    rope = Reader(read.take(key, dict, {}), f"{key}: ")
     theta = rope.take("rope_theta", float, read.take("rope_theta", float, 10000.0))
     read.insist("partial_rotary_factor", 1.0)
     rope.insist("partial_rotary_factor", 1.0)
-    rope.insist("type", "default", "llama3")  # the older name of rope_type
-    rope.insist("rope_type", "default", "llama3")
-    if found.get("rope_type", found.get("type", "default")) == "default":
+    name = "rope_type" if "rope_type" in rope.data else "type"  # the older name
+    rope.insist(name, "default", "llama3")
+    if rope.take(name, str, "default") == "default":
         return theta, 1.0
-    for name, value in LLAMA3_ROPE.items():
-        rope.insist(name, value)
+    for setting, value in LLAMA3_ROPE.items():
+        rope.insist(setting, value)
     return theta, rope.take("factor", float)
 
 
 def _window(read: Reader, n_layer: int) -> int | None:
-    """The one window of all layers. A mixture of windowed and full layers is refused."""
-    if not read.take("use_sliding_window", bool, False):
+    """Qwen3's window, if all layers have it. A mixture of layers with and without is refused."""
+    if not read.take("use_sliding_window", bool, False) or read.data.get("sliding_window", 4096) is None:
         return None
-    first = read.take("max_window_layers", int, 28)  # from this layer on, unless layer_types says it one by one
-    sliding = read.data.get("layer_types") or ["sliding_attention" if i >= first else "full" for i in range(n_layer)]
-    windowed = sum(layer == "sliding_attention" for layer in sliding)
-    if windowed not in (0, n_layer):
+    first = read.take("max_window_layers", int, 28)  # from this layer on, unless layer_types says it for each
+    counted = ["sliding_attention" if layer >= first else "" for layer in range(n_layer)]
+    sliding = read.take("layer_types", list, counted).count("sliding_attention")
+    if sliding not in (0, n_layer):
         raise ValueError(
-            f"{read.file}: a window in {windowed} of {n_layer} layers (use_sliding_window, max_window_layers, "
-            "layer_types) is not supported; only in all or none is"
+            f"a window in {sliding} of {n_layer} layers (use_sliding_window, max_window_layers, layer_types) "
+            "is not supported; in all or in none is"
         )
-    return read.take("sliding_window", int, 4096) if windowed else None
+    return read.take("sliding_window", int, 4096) if sliding else None

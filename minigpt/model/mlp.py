@@ -8,7 +8,7 @@ from minigpt.model.config import GPTConfig
 
 
 class GeluMLP(nn.Module):
-    """GPT-2's: Gelu in its tanh form, which is what GPT-2 was trained with."""
+    """GPT-2's."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -16,25 +16,26 @@ class GeluMLP(nn.Module):
         self.down_proj = nn.Linear(config.hidden, config.n_embd, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.gelu(self.up_proj(x), approximate="tanh"))  # (B, T, C) -> (B, T, F) -> (B, T, C)
+        return self.down_proj(kernels.gelu(self.up_proj(x)))     # (B, T, C) -> (B, T, F) -> (B, T, C)
 
 
 class Relu2MLP(GeluMLP):
-    """Squared ReLU: cheap, sparse, and found by search to train faster (So et al. 2021, "Primer")."""
+    """Squared ReLU: cheap, mostly zeros, and found by a search to train faster (So et al. 2021, "Primer")."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.relu(self.up_proj(x)).square())
+        return self.down_proj(F.relu(self.up_proj(x)).square())  # (B, T, C) -> (B, T, F) -> (B, T, C)
 
 
 class SwiGLUMLP(GeluMLP):
-    """A second matrix decides, per channel, how much of the first passes (Shazeer 2020)."""
+    """A second matrix decides, channel by channel, how much of the first passes (Shazeer 2020)."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__(config)
         self.gate_proj = nn.Linear(config.n_embd, config.hidden, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(kernels.swiglu(self.gate_proj(x), self.up_proj(x)))
+        gate, up = self.gate_proj(x), self.up_proj(x)             # (B, T, F) each
+        return self.down_proj(kernels.swiglu(gate, up))           # (B, T, C)
 
 
 MLPS = {"gelu": GeluMLP, "relu2": Relu2MLP, "swiglu": SwiGLUMLP}

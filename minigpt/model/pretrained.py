@@ -3,8 +3,9 @@
     config.json           the shape
     model.safetensors     the weights: no code in the file, memory-mapped; tied weights stored once
 
-A folder written here opens with `transformers.AutoModelForCausalLM.from_pretrained` where one of its types has the
-shape (`export_problem` says why not), and its `gpt2`, `llama` and `qwen3` folders open here, also in several files.
+A folder written here opens with `transformers.AutoModelForCausalLM.from_pretrained` where one of its types
+has the shape (`export_problem` says why not). Its `gpt2`, `llama` and `qwen3` folders open here, also where
+the weights lie in several files.
 """
 
 import json
@@ -18,18 +19,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from minigpt.model import hf_names
 from minigpt.model.config import GPTConfig
 from minigpt.model.gpt import GPT
 from minigpt.model.hf_config import export_problem, from_hugging_face, model_type, to_hugging_face
-from minigpt.model.hf_names import place
+from minigpt.model.hf_names import is_constant, place, short
 
 __all__ = ["export_problem", "load_pretrained", "read_config", "save_pretrained"]
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 
 
-# --- out --------------------------------------------------------------------------------------------------------
+# --- out ----------------------------------------------------------------------------------------------------
 
 
 def save_pretrained(model: GPT, folder: Path | str) -> None:
@@ -44,7 +44,7 @@ def save_pretrained(model: GPT, folder: Path | str) -> None:
     tensors = {key: tensor.cpu().contiguous() for key, tensor in _their_tensors(model)}
     try:
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})  # transformers insists on the format
-    except SafetensorError as error:  # it wraps the system's errors: a full disk arrives here
+    except SafetensorError as error:  # how it reports what the system refused: a full disk, a folder's rights
         raise OSError(f"{folder / WEIGHTS} could not be written: {error}") from None
 
 
@@ -71,44 +71,44 @@ def _zero_biases(model: GPT) -> Iterator[tuple[str, Tensor]]:
     for name, parameter in model.named_parameters():
         if name.startswith(("blocks.", "final_norm.")):
             key = place(name, "gpt2").key.removesuffix("weight") + "bias"
-            widths[key] = widths.get(key, 0) + parameter.size(0)
+            widths[key] = widths.get(key, 0) + parameter.size(0)  # q, k and v share one
     for key, width in widths.items():
         yield key, model.token_embedding.weight.new_zeros(width)
 
 
-# --- in ---------------------------------------------------------------------------------------------------------
+# --- in -----------------------------------------------------------------------------------------------------
 
 
 def read_config(folder: Path | str) -> GPTConfig:
     """The shape of a saved model, without its weights.
 
-    Raises: FileNotFoundError if there is no config.json, ValueError for one that is damaged or not supported.
+    Raises: FileNotFoundError without a config.json, ValueError for one that is damaged or not supported.
     """
     file = Path(folder) / CONFIG
     return from_hugging_face(str(file), _read_json(file))
 
 
 def load_pretrained(folder: Path | str, config: GPTConfig | None = None) -> GPT:
-    """A model with the folder's weights, in float32. `config` replaces the folder's own, say for other dropout.
+    """A model with the folder's weights, in float32. `config` replaces the folder's own, say for its dropout.
 
-    Raises: FileNotFoundError for a missing file; ValueError for a damaged one, for a config that is not supported,
-            and for weights that are missing, too many, or of another shape than the config says.
+    Raises: FileNotFoundError for a missing file; ValueError for a damaged one, for a config that is not
+            supported, and for weights that are missing, left over, or of another shape than config.json says.
     """
     folder = Path(folder)
-    kind = _read_json(folder / CONFIG).get("model_type", "")
     model = GPT(config or read_config(folder))
+    kind = _read_json(folder / CONFIG)["model_type"]
     with ExitStack() as files:
         theirs = _Weights(folder, files)
         for name, parameter in model.named_parameters():
             where = place(name, kind)
             tensor = theirs.take(where.key)
-            tensor = tensor.T if where.transposed else tensor  # (out, in)
+            tensor = tensor.T if where.transposed else tensor       # (out, in)
             if where.part is not None:
-                tensor = tensor.chunk(3, dim=0)[where.part]
-            if tensor.shape != parameter.shape:
+                tensor = tensor.chunk(3, dim=0)[where.part]         # q, k or v
+            if tensor.shape != parameter.shape or not tensor.is_floating_point():
                 raise ValueError(
-                    f"{theirs.file(where.key)}: {where.key} has shape {list(tensor.shape)}, but {folder / CONFIG} "
-                    f"asks for {list(parameter.shape)}"
+                    f"{theirs.file(where.key)}: {where.key} is {tensor.dtype} of shape {list(tensor.shape)}, "
+                    f"but {CONFIG} asks for floats of shape {list(parameter.shape)}"
                 )
             with torch.no_grad():
                 parameter.copy_(tensor)
@@ -117,28 +117,27 @@ def load_pretrained(folder: Path | str, config: GPTConfig | None = None) -> GPT:
 
 
 class _Weights:
-    """The tensors of a folder by key, from one file or several, read one at a time."""
+    """The tensors of a folder by short key, from one file or several, read one at a time."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, files: ExitStack) -> None:
         self.folder, self.taken = folder, set[str]()
-        self.where: dict[str, tuple[Path, Any]] = {}  # key without the body's name -> (file, opened file)
+        self.where: dict[str, tuple[Path, Any, str]] = {}  # short key -> file, the opened file, full key
         for file in _weight_files(folder):
             try:
-                opened = stack.enter_context(safe_open(file, framework="pt"))
+                opened = files.enter_context(safe_open(file, framework="pt"))
             except SafetensorError as error:
                 raise ValueError(f"{file} is damaged ({error}); copy or download it again") from None
-            self.where |= {hf_names.body(key): (file, opened, key) for key in opened.keys()}  # noqa: SIM118
+            self.where |= {short(key): (file, opened, key) for key in opened.keys()}  # noqa: SIM118
 
     def file(self, key: str) -> Path:
-        return self.where[hf_names.body(key)][0]
+        return self.where[short(key)][0]
 
     def take(self, key: str) -> Tensor:
         """The tensor of that key, in its own dtype."""
-        try:
-            file, opened, full_key = self.where[hf_names.body(key)]
-        except KeyError:
-            raise ValueError(f"{self.folder}: the weights lack {key}, which {CONFIG} asks for") from None
-        self.taken.add(hf_names.body(key))
+        if short(key) not in self.where:
+            raise ValueError(f"{self.folder}: the weights lack {key}, which {CONFIG} asks for")
+        self.taken.add(short(key))
+        file, opened, full_key = self.where[short(key)]
         try:
             return opened.get_tensor(full_key)
         except SafetensorError as error:
@@ -146,20 +145,19 @@ class _Weights:
 
 
 def _check_leftovers(model: GPT, theirs: _Weights) -> None:
-    """What no weight of ours has taken must not matter: masks, a copy of the tied head, biases that are all zero."""
+    """What no weight of ours took must not matter: a mask, a copy of the tied head, biases that are zero."""
     for key in sorted(theirs.where.keys() - theirs.taken):
-        if hf_names.constant(key):
+        if is_constant(key):
             continue
-        spare = theirs.take(key)
-        if key == "lm_head.weight" and torch.equal(spare.float(), model.token_embedding.weight):
-            continue
-        if not model.config.bias and key.endswith(".bias") and not spare.any():
-            continue
-        reason = "this model has no such weight"
+        spare, reason = theirs.take(key), "this model has no such weight"
         if key == "lm_head.weight":
-            reason = "tie_word_embeddings is true, but the head has weights of its own; set it to false"
+            if torch.equal(spare.float(), model.token_embedding.weight):
+                continue
+            reason = "tie_word_embeddings is true, but the head has weights of its own: set it to false"
         elif not model.config.bias and key.endswith(".bias"):
-            reason = "minigpt.bias is false, but this bias is not zero; remove that key"
+            if not spare.any():
+                continue
+            reason = "the model has no biases, but this one is not zero: set minigpt.bias to true"
         raise ValueError(f"{theirs.file(key)}: {key}: as {CONFIG} describes it, {reason}")
 
 
@@ -169,10 +167,10 @@ def _weight_files(folder: Path) -> list[Path]:
         return [folder / WEIGHTS]
     if not (folder / INDEX).exists():
         raise FileNotFoundError(f"{folder} has neither {WEIGHTS} nor {INDEX}")
-    index = _read_json(folder / INDEX).get("weight_map")
-    if not isinstance(index, dict) or not all(isinstance(name, str) for name in index.values()):
+    names = _read_json(folder / INDEX).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise ValueError(f"{folder / INDEX}: weight_map should name a file for each weight")
-    files = [folder / name for name in sorted(set(index.values()))]
+    files = [folder / name for name in sorted(set(names.values()))]
     for file in files:
         if not file.exists():
             raise FileNotFoundError(f"{file} is missing, but {INDEX} names it")

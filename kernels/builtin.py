@@ -5,7 +5,7 @@ line looks roundabout, a CPU asked for it: times were measured on one core, forw
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kernels import reference
-from kernels.reference import newton_schulz, wide
+from kernels.reference import wide
 
 __all__ = [
     "adamw_", "attention", "gelu", "layer_norm", "linear_cross_entropy", "newton_schulz", "rms_norm",
@@ -296,9 +296,40 @@ def adamw_(
     eps: float,
     weight_decay: float,
 ) -> None:
-    """Each number is read and written once. 4.3M parameters: 2.3 ms; one call per line of the spec 21 ms."""
-    count = torch.tensor(float(step), device=params[0].device)  # where torch wants it, one per parameter
-    torch._fused_adamw_(
-        list(params), list(grads), list(exp_avgs), list(exp_avg_sqs), [], [count] * len(params),
-        lr=lr, beta1=beta1, beta2=beta2, weight_decay=weight_decay, eps=eps, amsgrad=False, maximize=False,
-    )  # fmt: skip
+    """The reference's equations in seven passes in place, over pieces that stay in a CPU's cache from pass to pass.
+
+        p ← p − (lr · s / c) · m / (sqrt(v) + eps · s),   c = 1 − beta1ᵗ, s = sqrt(1 − beta2ᵗ)
+
+    is the reference's update with both corrections moved out of the tensors.
+    """
+    s = math.sqrt(1 - beta2**step)
+    for tensors in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
+        for p, g, m, v in _pieces(tensors):
+            p.mul_(1 - lr * weight_decay)
+            m.lerp_(g, 1 - beta1)
+            v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+            p.addcdiv_(m, v.sqrt().add_(eps * s), value=-lr * s / (1 - beta1**step))
+
+
+PIECE = 2**16  # numbers: four tensors of them and a temporary take 1.25 MB
+
+
+def _pieces(tensors: tuple[Tensor, ...]) -> Iterable[tuple[Tensor, ...]]:
+    """Views of equally shaped tensors, a piece of each at a time where that pays."""
+    first = tensors[0]
+    if first.device.type != "cpu" or first.numel() <= PIECE or not all(t.is_contiguous() for t in tensors):
+        return (tensors,)
+    return zip(*(tensor.view(-1).split(PIECE) for tensor in tensors), strict=True)
+
+
+def newton_schulz(g: Tensor, steps: int = 5) -> Tensor:
+    """Sums and products in one call each: `baddbmm` adds while it multiplies. A fifth less time."""
+    a, b, c = reference.QUINTIC
+    tall = g.size(-2) > g.size(-1)
+    x = (g.mT if tall else g).reshape(-1, min(g.shape[-2:]), max(g.shape[-2:]))  # (n, M, N), M <= N
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        s = x @ x.mT                                                             # (n, M, M)
+        x = torch.baddbmm(x, torch.baddbmm(s, s, s, beta=b, alpha=c), x, beta=a)
+    x = x.view(*g.shape[:-2], *x.shape[-2:])
+    return x.mT if tall else x

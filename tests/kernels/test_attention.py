@@ -22,6 +22,9 @@ MASKS = {
         1 1 1 0 0
         1 1 1 1 0
         1 1 1 1 1"""),
+    "two new tokens after one": ({}, 2, 3, """
+        1 1 0
+        1 1 1"""),
     "one new token": ({}, 1, 4, """
         1 1 1 1"""),
     "window 2 counts the query itself": ({"window": 2}, 4, 4, """
@@ -76,6 +79,14 @@ def test_alibi_by_hand(attention):
     q, k, slope = torch.zeros(1, 1, 1, 3), torch.zeros(1, 1, 3, 3), 0.5
     weights = attention(q, k, torch.eye(3)[None, None], alibi=torch.tensor([slope]))
     torch.testing.assert_close(weights[0, 0, 0], torch.tensor([-2 * slope, -slope, 0.0]).softmax(0))
+
+
+@BOTH
+def test_alibi_looks_both_ways_where_nothing_is_hidden(attention):
+    """Without causality the distance counts, not its sign: the middle query sees -m, 0, -m."""
+    q, k, slope = torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 3, 3), 0.5
+    weights = attention(q, k, torch.eye(3)[None, None], causal=False, alibi=torch.tensor([slope]))
+    torch.testing.assert_close(weights[0, 0, 1], torch.tensor([-slope, 0.0, -slope]).softmax(0))
 
 
 @BOTH

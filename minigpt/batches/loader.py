@@ -92,7 +92,7 @@ class Loader:
     def starts_of_block(self, block: int) -> np.ndarray:
         """Where all windows of BLOCK batches begin: (BLOCK, batch_size)."""
         size = BLOCK * self.batch_size
-        window = np.arange(block * size, (block + 1) * size)
+        window = np.arange(block * size, (block + 1) * size, dtype=np.int64)
         epochs = window // self.windows
         starts = np.empty_like(window)
         for epoch in range(epochs[0], epochs[-1] + 1):
@@ -127,7 +127,7 @@ def windows(
     if len(stream) < 2:
         raise ValueError(f"the held-out text has {len(stream)} tokens, so none to predict; use more text")
     for first in range(0, len(stream) - 1, batch_size * context_length):
-        starts = first + context_length * np.arange(rank, batch_size, world)  # (B,)
+        starts = first + context_length * np.arange(rank, batch_size, world, dtype=np.int64)  # (B,)
         batch = batch_at(stream, starts, context_length, mask_documents)
         place = torch.from_numpy(starts)[:, None] + torch.arange(context_length)  # (B, T)
         yield batch._replace(targets=batch.targets.masked_fill(place >= len(stream) - 1, IGNORED))

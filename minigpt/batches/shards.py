@@ -5,6 +5,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -111,7 +112,7 @@ class TokenStream:
     def __init__(self, shards: list[Shard]) -> None:
         # plain arrays over the mapped memory: np.memmap's own indexing is several times slower
         self.parts = [np.asarray(shard.tokens) for shard in shards]
-        self.ends = np.cumsum([len(part) for part in self.parts]).tolist()
+        self.ends = list(accumulate(len(part) for part in self.parts))
         self.shards = shards
 
     def __len__(self) -> int:

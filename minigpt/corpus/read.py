@@ -38,6 +38,11 @@ def open_corpus(config: CorpusConfig) -> Corpus:
     return corpus
 
 
+def describe(config: CorpusConfig) -> str:
+    """What `python -m minigpt corpus` prints."""
+    return f"corpus: {config.data}\n{open_corpus(config).report}"
+
+
 @dataclass(frozen=True)
 class Stream:
     """A source as the run reads it. Nothing is dropped yet: what is, only a whole pass can tell."""
@@ -52,11 +57,6 @@ class Stream:
     def measures(self, report: CleanReport) -> Iterator[Measure]:
         measures = measure(self.pieces(report))
         return drop_repeats(drop_empty(measures)) if self.clean else measures
-
-
-def describe(config: CorpusConfig) -> str:
-    """What `python -m minigpt corpus` prints."""
-    return f"corpus: {config.data}\n{open_corpus(config).report}"
 
 
 def with_own_share(config: CorpusConfig, report: CleanReport) -> Corpus:
@@ -82,10 +82,15 @@ def with_val_data(config: CorpusConfig, report: CleanReport) -> Corpus:
     """Hold out --val-data wholly, and train on what --data has besides."""
     assert config.val_data is not None, "with_val_data needs --val-data"
     data, val_data = (Stream(open_source(spec), config.clean) for spec in (config.data, config.val_data))
-    held_out = list(val_data.measures(report))
-    val_sides = put_all(held_out, VAL, report)
-    digests = {document.digest for document in held_out}
-    train_sides = put_all(drop_held_out(data.measures(report), digests), TRAIN, report)
+    held_out: set[bytes] = set()
+
+    def remembered() -> Iterator[Measure]:
+        for document in val_data.measures(report):
+            held_out.add(document.digest)
+            yield document
+
+    val_sides = put_all(remembered(), VAL, report)
+    train_sides = put_all(drop_held_out(data.measures(report), held_out), TRAIN, report)
     return Corpus(
         lambda: select(data.pieces(), train_sides, TRAIN),
         lambda: select(val_data.pieces(), val_sides, VAL),

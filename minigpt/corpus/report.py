@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from minigpt.corpus.document import Document
 
 RULES = {
-    "other-kind": "a folder's file of a kind that is not read",
+    "other-kind": "a kind of file that is not read",
     "not-utf-8": "bytes that are not UTF-8 text",
     "binary": "NUL bytes, which text does not have",
-    "generated": "a file that says a program wrote it (tables, settings of this machine)",
-    "contained": "a help topic that stands whole inside a longer one",
+    "generated": "written by a program, as its first lines say",
+    "contained": "a help topic that a longer one holds",
     "no-import": "a compiled module that does not load here",
     "empty": "no text but spaces",
     "duplicate": "the same text as an earlier document",

@@ -5,7 +5,6 @@ import http.client
 import os
 import shutil
 import tempfile
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -53,13 +52,13 @@ def read_documents(spec: str) -> Iterator[Document]:
 def open_glob(spec: str) -> Reader:
     if not glob.has_magic(spec):
         raise FileNotFoundError(
-            f"--data {spec}: there is no such file or folder. Give a file, a folder, a quoted glob such as "
-            "'texts/**/*.txt', a URL, hf:NAME, or python (the default)."
+            f"there is no file or folder {spec}. Give a file, a folder, a quoted glob such as "
+            "'texts/**/*.txt', a URL, hf:NAME, or python (this Python's own library)."
         )
     matches = sorted(Path(name) for name in glob.glob(os.path.expanduser(spec), recursive=True))
     files = [(path, path.as_posix()) for path in matches if path.is_file()]
     if not files:
-        raise FileNotFoundError(f"--data {spec}: no file matches")
+        raise FileNotFoundError(f"no file matches {spec}")
     return lambda report: read_files(files, report)
 
 
@@ -125,9 +124,8 @@ def open_hugging_face(spec: str) -> Reader:
     try:
         from datasets import load_dataset
     except ImportError:
-        raise ImportError(f'--data {spec} needs the extra "data": pip install "minigpt[data]"') from None
+        raise ImportError(f'{spec} needs the extra "data": pip install "minigpt[data]"') from None
     name, _, configuration = spec.removeprefix("hf:").partition(":")
-
     try:
         rows = load_dataset(name, configuration or None, split="train", streaming=True)
     except (OSError, ValueError) as error:

@@ -1,12 +1,11 @@
 """One file to documents: every kind, every flaw, and never more of it in memory than a piece."""
 
 import gzip
-import json
 import tracemalloc
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from minigpt.corpus import files
@@ -24,6 +23,7 @@ def small_pieces(monkeypatch):
     monkeypatch.setattr(files, "PIECE", 16)
 
 
+@example("a" * 32)  # an empty last piece is easily made
 @given(st.text(alphabet="a \n\ré漢", max_size=200))
 def test_the_pieces_of_a_file_are_the_file(tmp_path_factory, text):
     """Joined they give every character back; none is too long, none is empty, and only the last one ends."""
@@ -57,7 +57,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
 
     def peak(lines: int) -> int:
         path = tmp_path / f"{lines}.txt"
-        with path.open("w", encoding="utf-8") as file:
+        with path.open("w", encoding="utf-8", newline="\n") as file:
             for number in range(lines):
                 file.write(f"line {number:>10} of a text that is far longer than a piece of it\n\n")
         tracemalloc.start()
@@ -97,7 +97,7 @@ def test_a_flaw_in_the_last_byte_shows_before_the_first_piece(tmp_path, small_pi
 
 def test_any_kind_of_text_is_read_and_any_picture_refused(tmp_path):
     """--data notes.org should simply work, and --data photo.png should say why it does not."""
-    (tmp_path / "notes.org").write_text("* heading\n", encoding="utf-8")
+    (tmp_path / "notes.org").write_text("* heading\n", encoding="utf-8", newline="\n")
     (tmp_path / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
     assert [piece.text for piece in read(tmp_path / "notes.org")] == ["* heading\n"]
     with pytest.raises(NotTextError):
@@ -124,13 +124,13 @@ def test_json_lines_are_documents_packed_or_not(tmp_path):
 )
 def test_a_bad_line_is_named_by_its_number(tmp_path, line, complaint):
     """In a file of a million lines the number is the message."""
-    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "fine"}) + "\n" + line + "\n", encoding="utf-8")
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "fine"}\n' + line.encode())
     with pytest.raises(ValueError, match=complaint):
         read(tmp_path / "a.jsonl")
 
 
 @pytest.mark.parametrize("damage", [lambda packed: packed[:-9], lambda packed: b"no gzip at all",
-                                    lambda packed: packed[:15] + b"\xff\xff\xff" + packed[18:]])  # fmt: skip
+                                    lambda packed: packed[:10] + b"\7" + packed[11:]])  # fmt: skip
 def test_a_damaged_gzip_file_says_so(tmp_path, damage):
     """Truncated, of another kind, or with flipped bits: one clear line, not a traceback from zlib."""
     packed = gzip.compress(b'{"text": "one"}\n' * 50)
@@ -155,8 +155,8 @@ def test_a_parquet_file_without_text_says_what_it_has(tmp_path):
     """The usual cause is another name for the column."""
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
-    parquet.write_table(pyarrow.table({"content": ["x"]}), tmp_path / "a.parquet")
-    with pytest.raises(ValueError, match=r"no column \"text\"; its columns are \['content'\]"):
+    parquet.write_table(pyarrow.table({"id": [1], "content": ["x"]}), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"no column \"text\"; its columns are \['id', 'content'\]"):
         read(tmp_path / "a.parquet")
     (tmp_path / "a.parquet").write_bytes(b"PAR1 no longer")
     with pytest.raises(ValueError, match="not a readable Parquet file"):
@@ -173,5 +173,5 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch):
 
 def test_a_page_is_one_document(tmp_path):
     """Markup is not what anyone wants a model to write."""
-    (tmp_path / "a.HTM").write_text("<title>T</title><p>Hello <b>world</b>", encoding="utf-8")
+    (tmp_path / "a.HTM").write_text("<title>T</title><p>Hello <b>world</b>", encoding="utf-8", newline="\n")
     assert read(tmp_path / "a.HTM") == [Document("T\n\nHello world\n", "a.HTM")]

@@ -57,6 +57,11 @@ def test_a_page_that_shows_nothing_is_empty():
     assert html_to_text(["<script>let x</script><p> </p>"]) == ""
 
 
+def test_what_follows_the_last_tag_is_text():
+    """The parser holds it back until it knows that no tag or entity comes; spaces fold across tags."""
+    assert html_to_text(["<i>letters </i> <b>from</b> AT", "&T"]) == "letters from AT&T\n"
+
+
 def test_a_tag_closed_twice_hides_nothing_after_it():
     """The web is full of pages whose tags do not match."""
     assert html_to_text(["<p>a</style></script>b</pre> <p>c  d"]) == "ab\n\nc d\n"

@@ -88,7 +88,8 @@ print([name for name in ("torch", "tkinter", "readline", "webbrowser") if name i
 """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     digest = hashlib.sha256("".join(map(repr, library.values())).encode()).hexdigest()
-    assert ran.stdout.split("\n")[:2] == [digest, "[]"]
+    assert ran.stdout == f"{digest}\n[]\n"  # nothing else: `import this`, and it would greet us in verse
+    assert ran.stderr == ""  # some compiled modules are deprecated, and say so where nobody stops them
 
 
 def test_a_python_without_sources_says_so(monkeypatch, tmp_path):
@@ -138,9 +139,3 @@ def test_sources_are_read_in_order_and_decoded_as_python_does(tmp_path):
     assert document.text == "# coding: latin-1\n# é\n"
     assert list(python_library.source_document(tmp_path / "a" / "z.py", "a/z.py", report)) == []
     assert report.dropped["not-utf-8"].example == "a/z.py"
-
-
-def test_reading_it_prints_nothing(capfd, library):
-    """Compiled modules are imported to be read; none may greet the user."""
-    list(read_python_library(CleanReport()))
-    assert capfd.readouterr() == ("", "")

@@ -76,12 +76,17 @@ def test_val_data_is_held_out_wholly_and_never_trained_on(tmp_path):
     assert corpus.report.dropped["duplicate"].example == "z.txt"
 
 
-def test_a_single_file_beside_val_data_is_trained_on_to_its_end(tmp_path):
-    """No tenth is cut off when the other side has a text of its own."""
-    data = write(tmp_path, {"a.txt": "some text\n", "b.txt": "other text\n"})
-    corpus = open_corpus(CorpusConfig(data=f"{data}/a.txt", val_data=f"{data}/b.txt"))
-    assert text_of(corpus.train()) == "some text\n"
-    assert text_of(corpus.val()) == "other text\n"
+def test_beside_val_data_everything_is_trained_on(tmp_path):
+    """No document is held out, no tenth is cut off, when the other side has a text of its own."""
+    data = write(tmp_path, {f"{number}.txt": f"text {number}\n" for number in range(60)})
+    write(tmp_path, {"val.md": "other text\n"})
+
+    def beside(name: str) -> CorpusConfig:
+        return CorpusConfig(data=f"{data}/{name}", val_data=f"{data}/val.md")
+
+    assert text_of(open_corpus(beside("7.txt")).train()) == "text 7\n"
+    assert len(list(open_corpus(beside("*.txt")).train())) == 60
+    assert text_of(open_corpus(beside("*.txt")).val()) == "other text\n"
 
 
 def test_the_default_corpus_splits_by_module(tmp_path):

@@ -1,6 +1,7 @@
 """From what a user types after --data to documents: every way in, and every way to be wrong."""
 
 import gc
+import glob
 import http.server
 import sys
 import threading
@@ -53,15 +54,24 @@ def test_what_a_folder_skips_is_counted(folder):
 
 
 def test_a_glob_takes_what_it_names(folder):
-    """Recursive with **, sorted; and a kind that a folder would pass over is read when it is asked for."""
-    (folder / "notes.log").write_text("log\n", encoding="utf-8")
+    """At any depth with **; and a kind that a folder would pass over is read when it is asked for."""
+    (folder / "notes.log").write_text("log\n", encoding="utf-8", newline="\n")
+    assert texts(folder / "**" / "b.txt") == ["text b\n"]
     assert texts(folder / "**" / "*.md") == ["text c\n"]
     assert texts(folder / "[bn]*") == ["text b\n", "log\n"]
 
 
+def test_a_glob_is_read_in_order_of_path(folder, monkeypatch):
+    """The system lists files in any order it likes."""
+    listed = glob.glob(f"{folder}/**/*.[tm]*", recursive=True)
+    for order in (listed, listed[::-1]):
+        monkeypatch.setattr(glob, "glob", lambda *arguments, order=order, **options: order)
+        assert texts(folder / "**") == ["text c\n", "text b\n"]
+
+
 def test_a_file_whose_name_looks_like_a_glob_is_a_file(tmp_path):
     """my[1].txt is what browsers call a second download."""
-    (tmp_path / "my[1].txt").write_text("x", encoding="utf-8")
+    (tmp_path / "my[1].txt").write_text("x", encoding="utf-8", newline="\n")
     assert texts(tmp_path / "my[1].txt") == ["x"]
 
 
@@ -74,9 +84,9 @@ def test_a_source_can_be_read_again(folder):
 @pytest.mark.parametrize(
     "spec, complaint",
     [
-        ("no/such/file.txt", r"there is no such file or folder. Give a file, .* or python \(the default\)"),
-        ("no/such/*.txt", "no file matches"),
-        ("file:///no/such.txt", "no such file"),
+        ("no/such/file.txt", r"there is no file or folder no/such/file\.txt\. Give a file, .* or python \("),
+        ("no/such/*.txt", r"no file matches no/such/\*\.txt"),
+        ("file:///no/such.txt", r"there is no file or folder .*such\.txt"),
     ],
 )
 def test_what_is_not_there_is_said_at_once(spec, complaint):

@@ -24,6 +24,7 @@ def main() -> int:
     from minigpt.training.loop import Stopped, fit
     from minigpt.training.run_folder import open_run, write_run
 
+    device.keep_freed_memory()
     device.set_threads(run.machine.threads)
     where = torch.device(device.choose_device(run.machine.device).value)
     dtype = getattr(torch, device.choose_dtype(run.machine.dtype, where).value)

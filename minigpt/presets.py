@@ -26,10 +26,10 @@ def quick() -> RunConfig:
         machine=MachineConfig(),
         corpus=CorpusConfig(),
         tokenizer=TokenizerConfig(),
-        batches=BatchConfig(batch_size=16),
-        model=GPTConfig(vocab_size=4096, context_length=256, n_layer=4, n_head=4, n_kv_head=2, n_embd=256),
-        optim=OptimConfig(lr=4e-3, warmup_steps=50),
-        train=TrainConfig(max_steps=400, eval_every=100, save_every=100, sample_every=200),
+        batches=BatchConfig(batch_size=8),
+        model=GPTConfig(vocab_size=4096, context_length=256, n_layer=4, n_head=4, n_kv_head=2, n_embd=128),
+        optim=OptimConfig(lr=6e-3, warmup_steps=40),
+        train=TrainConfig(max_steps=1050, eval_every=150, eval_batches=10, save_every=150, sample_every=350),
     )
 
 
@@ -46,7 +46,7 @@ def nanogpt_char() -> RunConfig:
             position="learned", norm="layer", mlp="gelu", qk_norm=False, tied=True, bias=False,
         ),
         optim=OptimConfig(optimizer="adamw", lr=1e-3, warmup_steps=100, weight_decay=0.1, beta2=0.99),
-        train=TrainConfig(max_steps=2000, eval_every=250, save_every=500, sample_every=0),
+        train=TrainConfig(max_steps=2000, eval_every=250, eval_batches=20, save_every=500, sample_every=0),
     )  # fmt: skip
 
 

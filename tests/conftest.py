@@ -1,5 +1,6 @@
 """Runs once before every test: one thread, no surprise from the caller's environment, and `--slow`."""
 
+import contextlib
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: a second thread only adds waiting
@@ -11,6 +12,12 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
+
+with contextlib.suppress(ImportError):  # the default deadline of 200 ms fails on a busy machine, and says nothing
+    import hypothesis
+
+    hypothesis.settings.register_profile("patient", deadline=None)
+    hypothesis.settings.load_profile("patient")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

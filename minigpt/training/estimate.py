@@ -12,7 +12,7 @@ def memory_estimate(model: GPT, run: RunConfig, dtype: torch.dtype, world: int) 
     """Bytes at the top of one training step: weights, gradients, optimizer state, activations.
 
         P · 4 · (1 weight + 1 gradient + s optimizer slots) + P · itemsize (low-precision copies, if any)
-        + N · L · (12 C + 4 F) · itemsize  + N · V · 4 · 2 (logits and their gradient)      N = B · T on this process
+        + N · L · (12 C + 4 F) · itemsize  + N · V · 4 (what is kept of the logits, up to 128 MB)  N = B · T here
 
     The factor of the activations counts what autograd keeps of one block: the two norms' inputs and outputs, q, k, v,
     attention's output, the MLP's hidden values. It is an estimate: measured peaks lie within about a third of it.
@@ -24,5 +24,5 @@ def memory_estimate(model: GPT, run: RunConfig, dtype: torch.dtype, world: int) 
     copies = 0 if item >= FLOAT32 else item
     N = run.batches.batch_size // world * config.context_length
     activations = N * config.n_layer * (12 * config.n_embd + 4 * config.hidden) * item
-    logits = N * config.vocab_size * FLOAT32 * 2
+    logits = min(N * config.vocab_size, 2**25) * FLOAT32
     return int(n_params * (FLOAT32 * (2 + slots) + copies) + activations + logits)

@@ -64,7 +64,7 @@ def prepare_data(run: RunConfig, group: Group) -> Data:
     folder = Path(run.out_dir) / DATA
     compressed = group.main_decides(lambda: _prepare_once(run, folder))
     tokenizer = Tokenizer.load(folder)
-    train, val = (open_shards(folder, side, tokenizer.fingerprint) for side in ("train", "val"))
+    train, val = (open_shards(folder, side, tokenizer.fingerprint, tokenizer.n_vocab) for side in ("train", "val"))
     return Data(tokenizer, train, val, compressed)
 
 
@@ -79,8 +79,9 @@ def _prepare_once(run: RunConfig, folder: Path) -> dict[str, float]:
     try:
         aside.mkdir(parents=True)
         tokenizer.save(aside)
-        for side, documents in (("train", corpus.train()), ("val", corpus.val())):
-            tokenize_corpus(documents, tokenizer, aside, side, progress=True)
+        kept = corpus.report
+        for side, documents, size in (("train", corpus.train(), kept.train), ("val", corpus.val(), kept.val)):
+            tokenize_corpus(documents, tokenizer, aside, side, progress=True, characters=size.characters)
         compressed = compressed_size(document.text for document in corpus.val())
         write_json(aside / RECEIPT, {"recipe": recipe, "compressed": compressed})
         shutil.rmtree(folder, ignore_errors=True)
@@ -168,9 +169,9 @@ def prepare(run: RunConfig, gpt: GPT, data: Data, group: Group, dtype: torch.dty
     """
     if data.tokenizer.n_vocab > gpt.config.vocab_size:
         raise ValueError(f"the tokenizer has {data.tokenizer.n_vocab} tokens, the model only {gpt.config.vocab_size}")
-    shape = {"batch_size": run.batches.batch_size, "context_length": gpt.config.context_length}
-    loader = Loader(data.train, **shape, seed=run.machine.seed, rank=group.rank, world=group.world,
-                    mask_documents=run.batches.mask_documents)  # fmt: skip
+    shape = {"batch_size": run.batches.batch_size, "context_length": gpt.config.context_length,
+             "mask_documents": run.batches.mask_documents}  # fmt: skip
+    loader = Loader(data.train, **shape, seed=run.machine.seed, rank=group.rank, world=group.world)
     sizes = [len(data.tokenizer.token_bytes(token)) for token in range(data.tokenizer.n_vocab)]
     bytes_per_token = torch.tensor(sizes, device=group.device)  # (V,)
 

@@ -106,7 +106,7 @@ def test_the_memory_estimate_counts_what_it_says():
     model = GPT(replace(run.model, n_layer=1))
     n_params = sum(parameter.numel() for parameter in model.parameters())
     N, C, F, V = 12 * 64, 128, 512, 256
-    expected = n_params * 4 * 4 + N * (12 * C + 4 * F) * 4 + N * V * 4 * 2
+    expected = n_params * 4 * 4 + N * (12 * C + 4 * F) * 4 + N * V * 4
     assert memory_estimate(model, run, torch.float32, world=1) == expected
     assert memory_estimate(model, run, torch.bfloat16, world=1) < expected
     assert memory_estimate(model, run, torch.float32, world=2) < expected

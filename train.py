@@ -29,24 +29,24 @@ def main() -> int:
     where = torch.device(device.choose_device(run.machine.device).value)
     dtype = getattr(torch, device.choose_dtype(run.machine.dtype, where).value)
     with distributed.group(where) as group:
+        tell = say if group.is_main else lambda text: None  # one voice
         checkpoint = group.main_decides(lambda: open_run(run))  # None: a new run
         if summary.is_finished(run, checkpoint):
-            say(summary.already_finished(run))
+            tell(summary.already_finished(run))
             return 0
         data = pretrain.prepare_data(run, group)
         gpt = pretrain.build_model(run, data.tokenizer, checkpoint).to(group.device)
         stage = pretrain.prepare(run, gpt, data, group, dtype)
         optimizer = build_optimizer(gpt, run.optim)
-        if group.is_main:
-            say(summary.before(run, gpt, data, dtype, group))
-            write_run(run)
+        group.main_decides(lambda: write_run(run))
+        tell(summary.before(run, gpt, data, dtype, group))
         try:
             progress = fit(stage, optimizer, run, group, scaler=LossScaler(enabled=dtype == torch.float16),
                            resume_from=checkpoint, sample=lambda: preview(gpt, data.tokenizer))  # fmt: skip
         except Stopped as stopped:
-            say(summary.how_to_resume(run))
+            tell(summary.how_to_resume(run))
             return stopped.status
-        if group.is_main:
+        if group.is_main:  # only here are the last scores in the logbook for sure
             say(summary.after(run, progress, data))
     return 0
 

@@ -175,6 +175,10 @@ class Tokenizer:
         """`encode` of each text."""
         return [self.encode(text) for text in texts]
 
+    def clear_cache(self) -> None:
+        """Forget the words seen so far: their memory is freed, and the next text is encoded as if it were the first."""
+        self._encoder.clear()
+
     def _pieces(self, text: str) -> Iterator[Iterator[int]]:
         """The ids of `text` in stretches, so that no list of all its pre-tokens is ever made."""
         if self.vocabulary.normalization:

@@ -88,3 +88,12 @@ def test_a_worker_process_can_use_one(tokenizer):
     """Started afresh, as on Windows and macOS, so that nothing is inherited by accident."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         assert pool.submit(tokenizer.encode, "naïve words").result() == tokenizer.encode("naïve words")
+
+
+def test_clearing_the_cache_changes_no_id():
+    """A benchmark of new text needs it, and so does a server that wants its memory back."""
+    tokenizer = Tokenizer.train(["low lower lowest " * 20], vocab_size=260)
+    ids = tokenizer.encode_ordinary("lower low")
+    tokenizer.clear_cache()
+    assert not tokenizer._encoder
+    assert tokenizer.encode_ordinary("lower low") == ids

@@ -153,7 +153,8 @@ def parse(text: str, kind: Any, flag: str) -> Any:
     if typing.get_origin(kind) is Literal:
         choices = typing.get_args(kind)
         if text not in choices:
-            raise ValueError(f"{flag} cannot be {text!r}{_did_you_mean(text, choices)}; choose one of: {', '.join(choices)}")
+            hint = f"{_did_you_mean(text, choices)}; choose one of: {', '.join(choices)}"
+            raise ValueError(f"{flag} cannot be {text!r}{hint}")
         return text
     try:
         return kind(text)

@@ -101,7 +101,8 @@ def from_command_line(argv: Sequence[str] | None = None) -> RunConfig:
 def _with_init_shape(run: RunConfig, given: set[str]) -> RunConfig:
     """With --init the shape comes with the weights; dropout and a shorter context may be asked for."""
     if clash := sorted(given & set(SHAPE)):
-        raise ValueError(f"--{clash[0].replace('_', '-')} cannot be combined with --init: the shape comes with the weights")
+        flag = "--" + clash[0].replace("_", "-")
+        raise ValueError(f"{flag} cannot be combined with --init: the shape comes with the weights")
     from minigpt.training.pretrain import init_shape  # imports torch
 
     asked = {name: getattr(run.model, name) for name in ("dropout", "context_length") if name in given}

@@ -7,7 +7,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-LESS_MEMORY = "these help, most effective first: a smaller --batch-size (with a larger --accumulate), --context-length, --n-embd"
+LESS_MEMORY = (
+    "these help, most effective first: a smaller --batch-size (with a larger --accumulate), --context-length, --n-embd"
+)
 
 
 @contextmanager
@@ -38,9 +40,9 @@ def one_line_errors() -> Iterator[None]:
 def explain(error: Exception) -> str | None:
     """One line for the user; None where the error can only be ours."""
     if isinstance(error, OSError) and (error.errno == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)):
-        return f"the disk is full{_at(error)}; what was complete before is untouched. Free some space, then run the same line."
+        return f"the disk is full{_at(error)}; what was complete is untouched. Free some space, then run the same line."
     if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return f"no permission to write or read{_at(error)}: {error.strerror}. Choose another place, e.g. --out-dir DIR."
+        return f"no permission to write or read{_at(error)}: {error.strerror}. Choose another place: --out-dir DIR."
     if is_out_of_memory(error):
         return f"out of memory; {LESS_MEMORY}"
     if isinstance(error, RuntimeError):

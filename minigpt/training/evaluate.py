@@ -35,4 +35,5 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], bytes_per_token: Tensor
     if tokens == 0:
         raise ValueError("the held-out text has no token to predict; give more of it with --val-data")
     loss = nats / tokens
-    return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "bits_per_byte": nats / math.log(2) / max(n_bytes, 1)}
+    bits_per_byte = nats / math.log(2) / max(n_bytes, 1)
+    return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "bits_per_byte": bits_per_byte}

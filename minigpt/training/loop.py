@@ -117,7 +117,7 @@ def _update(optimizer: Optimizer, scaler: LossScaler, clip_norm: float, loss: fl
 def _accumulate_gradients(
     model: nn.Module, stage: Stage, accumulate: int, scaler: LossScaler, group: Group
 ) -> tuple[int, Metrics]:
-    """Backward over the micro-batches of one step; returns the tokens seen here and the metrics' mean over the group."""
+    """Backward over the micro-batches of one step; returns the tokens seen here and the group's mean metrics."""
     tokens, total = 0, {}
     for micro in range(accumulate):
         batch = to_device(next(stage.batches), group.device)
@@ -221,7 +221,7 @@ def _framed(text: str) -> str:
 def _diverged(progress: Progress, folder: Path, lr: float) -> str:
     kept = [files.step_of(path) for path in files.checkpoints(folder)]
     return (
-        f"training has diverged: loss or gradient was not finite for {progress.bad_in_a_row} steps in a row, up to step "
-        f"{progress.step} at lr {lr:.2g}. The newest checkpoint is of step {max(kept, default=0)}. A smaller --lr, a "
+        f"training has diverged: loss or gradient was not finite for {progress.bad_in_a_row} steps in a row, up to "
+        f"step {progress.step} at lr {lr:.2g}. The newest checkpoint is of step {max(kept, default=0)}. A smaller --lr, a "
         f"longer --warmup-steps or --dtype float32 usually helps, in a new --out-dir or with --overwrite."
     )

@@ -7,7 +7,6 @@ import platform
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,20 +110,23 @@ def _tokenizer(run: RunConfig, corpus: Corpus) -> Tokenizer:
 
 def _first_characters(corpus: Corpus, limit: int) -> Iterator[str]:
     seen = 0
-    for document in takewhile(lambda _: seen < limit, corpus.train()):
-        seen += len(document.text)
+    for document in corpus.train():
         yield document.text
+        seen += len(document.text)
+        if seen >= limit:
+            return
 
 
 def compressed_size(texts: Iterator[str]) -> dict[str, float]:
-    """Bits per byte that `xz -9e` and `gzip -9` need for the same held-out text, alone; {} if it is too long to wait."""
+    """Bits per byte that `xz -9e` and `gzip -9` need for the same held-out text, alone; {} if it is very long."""
     data = bytearray()
     for text in texts:
         data += text.encode()
         if len(data) > COMPARED:
             return {}
     xz = lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)
-    return {"bytes": len(data), "xz -9e": 8 * len(xz) / len(data), "gzip -9": 8 * len(gzip.compress(data, 9)) / len(data)}
+    gz = gzip.compress(data, 9)
+    return {"bytes": len(data), "xz -9e": 8 * len(xz) / len(data), "gzip -9": 8 * len(gz) / len(data)}
 
 
 # --- model --------------------------------------------------------------------------------------------------------
@@ -141,7 +143,8 @@ def init_folder(spec: str) -> Path:
     try:
         return Path(snapshot_download(spec[3:], allow_patterns=["*.json", "*.safetensors", "*.txt"]))
     except Exception as error:  # the hub's client raises a dozen kinds, its own and its network library's
-        raise OSError(f"--init {spec}: cannot be fetched ({type(error).__name__}). Give a local folder instead.") from error
+        why = type(error).__name__
+        raise OSError(f"--init {spec}: cannot be fetched ({why}). Give a local folder instead.") from error
 
 
 def init_shape(spec: str) -> GPTConfig:

@@ -28,7 +28,7 @@ def open_run(run: RunConfig) -> Path | None:
         _must_be_free(folder)
         return None
     if run.resume == "never":
-        raise ValueError(f"{folder} already holds a run and --resume is never: choose another --out-dir, or --overwrite")
+        raise ValueError(f"{folder} already holds a run; with --resume never choose another --out-dir, or --overwrite")
     _must_be_the_same(run, read_run(folder, run), folder)
     remove_leftovers(folder)
     return newest_whole(folder)
@@ -67,7 +67,7 @@ def _must_be_free(folder: Path) -> None:
     ours = {*OURS, f".{DATA}.unfinished", DATA if (folder / DATA / RECEIPT).exists() else ""}
     strangers = sorted(path.name for path in folder.iterdir() if path.name not in ours) if folder.is_dir() else []
     if strangers:
-        raise ValueError(f"--out-dir {folder} holds no run but other files ({strangers[0]}, ...); choose an empty or a new one")
+        raise ValueError(f"--out-dir {folder} holds no run but other files ({strangers[0]}, ...); choose an empty one")
 
 
 def _must_be_the_same(new: RunConfig, old: RunConfig, folder: Path) -> None:

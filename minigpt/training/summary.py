@@ -27,8 +27,8 @@ def before(run: RunConfig, gpt: GPT, data: Data, dtype: str, group: Group) -> st
         f"model     {n_params:,} parameters: {config.n_layer} layers, {config.n_head} heads, {config.n_embd} wide, "
         f"vocabulary {config.vocab_size:,}, context {config.context_length}",
         f"data      {len(data.train):,} tokens to learn from, {len(data.val):,} held out ({run.corpus.data})",
-        f"run       {run.train.max_steps:,} steps of {per_step:,} tokens, {total / len(data.train):.1f} times the data, "
-        f"into {run.out_dir}",
+        f"run       {run.train.max_steps:,} steps of {per_step:,} tokens, "
+        f"{total / len(data.train):.1f} times the data, into {run.out_dir}",
         f"machine   {group.device}, {dtype}, {group.world} process{'es' * (group.world > 1)}, "
         f"{device.set_threads(None)} threads",
         _memory(memory_estimate(gpt, run, dtype, group.world), device.free_memory(group.device)),
@@ -51,17 +51,18 @@ def _memory(needed: int, free: int | None) -> str:
 def after(run: RunConfig, progress: Progress, data: Data) -> str:
     """The last scores, beside what general compressors need for the same text, and what to type next."""
     final = [event for event in read_events(Path(run.out_dir)) if event["split"] == "final"][-1]
+    rivals = "".join(f"    {name} {bits:.3f}" for name, bits in data.compressed.items() if name != "bytes")
+    longer = f"python train.py{_arguments('--overwrite', '--max-steps')} --max-steps {2 * run.train.max_steps}"
     lines = [
         "",
         f"done: {progress.step:,} steps, {progress.tokens:,} tokens, {progress.seconds / 60:.1f} minutes"
         + (f", {progress.skipped} steps skipped (not finite)" if progress.skipped else ""),
         f"held-out text: loss {final['loss']:.4f} nats per token, perplexity {final['perplexity']:.2f}",
-        f"  bits per byte    this model {final['bits_per_byte']:.3f}"
-        + "".join(f"    {name} {data.compressed[name]:.3f}" for name in ("xz -9e", "gzip -9") if name in data.compressed),
+        f"  bits per byte    this model {final['bits_per_byte']:.3f}{rivals}",
         "",
         "next:",
         f"  python sample.py --run {run.out_dir} --prompt \"def \"",
-        f"  python train.py{_arguments('--overwrite', '--max-steps')} --max-steps {2 * run.train.max_steps}     to train on",
+        f"  {longer}     to train on",
         f"  python -m minigpt report {run.out_dir}     to see the curves",
     ]  # fmt: skip
     return "\n".join(lines)
@@ -73,8 +74,8 @@ def is_finished(run: RunConfig, checkpoint: Path | None) -> bool:
 
 def already_finished(run: RunConfig) -> str:
     return (
-        f"{run.out_dir} has finished its {run.train.max_steps:,} steps. To train on: --max-steps {2 * run.train.max_steps}; "
-        f"to begin again: --overwrite; to let it write: python sample.py --run {run.out_dir}"
+        f"{run.out_dir} has finished its {run.train.max_steps:,} steps. To train on: --max-steps "
+        f"{2 * run.train.max_steps}; to begin again: --overwrite; to let it write: python sample.py --run {run.out_dir}"
     )
 
 

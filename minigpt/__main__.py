@@ -51,9 +51,7 @@ def main(argv: Sequence[str]) -> None:
         return
     name, *rest = argv
     if name not in COMMANDS:
-        match = config.nearest(name, COMMANDS)
-        hint = f"did you mean {match}?" if match else f"choose one of: {', '.join(COMMANDS)}"
-        raise ValueError(f"unknown command {name!r}: {hint}")
+        raise config.unknown("command", name, COMMANDS)
     COMMANDS[name](rest)
 
 

@@ -265,6 +265,13 @@ def nearest(word: str, choices: typing.Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
+def unknown(kind: str, word: str, choices: typing.Collection[str]) -> ValueError:
+    """The error for a name that is none of `choices`: the nearest of them, or all."""
+    match = nearest(word, choices)
+    hint = f"did you mean {match}?" if match else f"choose one of: {', '.join(choices)}"
+    return ValueError(f"unknown {kind} {word!r}: {hint}")
+
+
 def _did_you_mean(word: str, choices: typing.Iterable[str]) -> str:
     match = nearest(word, choices)
     return f": did you mean {match}?" if match else ""

@@ -91,9 +91,7 @@ def from_command_line(argv: Sequence[str] | None = None) -> RunConfig:
     argv = list(sys.argv[1:] if argv is None else argv)
     name = argv.pop(0) if argv and not argv[0].startswith("-") else "quick"
     if name not in PRESETS:
-        match = config.nearest(name, PRESETS)
-        hint = f"did you mean {match}?" if match else f"choose one of: {', '.join(PRESETS)}"
-        raise ValueError(f"unknown preset {name!r}: {hint}")
+        raise config.unknown("preset", name, PRESETS)
     run = config.from_command_line(PRESETS[name](), argv, USAGE)
     return _with_init_shape(run, config.given_flags(argv)) if run.init else run
 

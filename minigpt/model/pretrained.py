@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from minigpt.model.config import GPTConfig
 from minigpt.model.gpt import GPT
 from minigpt.model.hf_config import export_problem, from_hugging_face, model_type, to_hugging_face
 from minigpt.model.hf_names import is_constant, place, short
+from minigpt.runtime.checkpoint import save_tensors
 
 __all__ = ["export_problem", "load_pretrained", "read_config", "save_pretrained"]
 
@@ -41,11 +41,8 @@ def save_pretrained(model: GPT, folder: Path | str) -> None:
     config = to_hugging_face(model.config)
     config["dtype"] = str(model.token_embedding.weight.dtype).removeprefix("torch.")
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8", newline="\n")
-    tensors = {key: tensor.cpu().contiguous() for key, tensor in _their_tensors(model)}
-    try:
-        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})  # transformers insists on the format
-    except SafetensorError as error:  # how it reports what the system refused: a full disk, a folder's rights
-        raise OSError(f"{folder / WEIGHTS} could not be written: {error}") from None
+    # transformers insists on the format
+    save_tensors(folder / WEIGHTS, dict(_their_tensors(model)), metadata={"format": "pt"})
 
 
 def _their_tensors(model: GPT) -> Iterator[tuple[str, Tensor]]:

@@ -131,13 +131,13 @@ def publish(checkpoint: Path, folder: Path) -> None:
 # --- files ------------------------------------------------------------------------------------------------------
 
 
-def save_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
+def save_tensors(file: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Tensors by name, as safetensors: no code in the file, memory-mapped, bit-exact.
 
     Raises: OSError if the disk is full or read-only.
     """
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, file)
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, file, metadata)
     except SafetensorError as error:  # it wraps the system's errors
         raise OSError(f"{file} could not be written: {error}") from None
 

@@ -1,0 +1,13 @@
+"""The GPU hot path: Triton kernels, a file per op. Imported only when chosen, so that a laptop needs no Triton.
+
+Each file goes in order: equation, gradient derived on paper, forward, backward, and the op that autograd and
+torch.compile know. Next to the op stands `uncovered_<op>`: why plain torch must do it, for shapes the kernels do
+not serve. Kernels compute in float32; half precision is for what is loaded, stored or multiplied on the matrix
+units. They are started through `launch` alone, so that tests run them in the interpreter and read their machine
+code (`manifest`).
+
+    attention*         flash attention: forward, backward, causal, windowed, grouped, documents, softcap
+
+In:  tensors on one device; contiguous last dimensions.
+Out: tensors; gradients are the same to the last bit every time.
+"""

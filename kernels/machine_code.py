@@ -1,0 +1,115 @@
+"""What would the GPU run? Compile a launch for a GPU that is not there, and read the machine code back.
+
+A kernel can be right and slow: numbers spilled from registers to memory, matrix products off the matrix units,
+loads of one number at a time. The compiler needs no GPU, and its output says all of that:
+
+    python -m kernels.machine_code            every launch in manifest.py, as a table; exit status 1 if one is amiss
+    python -m kernels.machine_code attention  those whose name contains the word
+
+A launch is compiled with what Triton's just-in-time compiler would know about its arguments: which pointers and
+numbers divide by 16, which are 1. Otherwise the code would be another than the one that runs.
+"""
+
+import argparse
+import concurrent.futures
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from kernels.launch import Launch
+
+SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024}  # bytes a program may ask for (CUDA programming guide, table 30)
+TYPES = {
+    torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int8: "i8", torch.uint8: "u8",
+    torch.int32: "i32", torch.int64: "i64", torch.bool: "i1",
+}  # fmt: skip
+
+
+class Report(NamedTuple):
+    """What the machine code of one launch consists of."""
+
+    registers: int     # per thread; 255 is the most there are
+    stack: int         # bytes per thread in memory: registers that spilled
+    spills: int        # instructions that read them back or write them
+    shared: int        # bytes of shared memory
+    wgmma: int         # Hopper's matrix instructions, four warps at a time
+    mma: int           # the older ones, one warp at a time
+    wide_loads: int    # loads from and stores to memory, 16 bytes at a time
+    wide_stores: int
+    narrow_loads: int  # and of less than that
+    narrow_stores: int
+    instructions: int
+    seconds: float     # to compile
+
+
+def compiled(launch: Launch, arch: int) -> Any:
+    """Triton's compiled kernel, with its `asm` and `metadata`."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    signature, constants, attributes = {}, {}, {}
+    for i, parameter in enumerate(launch.kernel.params):
+        value = launch.arguments[parameter.name]
+        kind, divides = _specialised(value)
+        if parameter.is_constexpr or value is None or (kind.startswith("i") and value == 1):
+            signature[parameter.name], constants[parameter.name] = "constexpr", value
+            continue
+        signature[parameter.name] = kind
+        if divides and not parameter.do_not_specialize:
+            attributes[(i,)] = [["tt.divisibility", 16]]
+    source = ASTSource(fn=launch.kernel, signature=signature, constexprs=constants, attrs=attributes)
+    options = {**launch.options, "enable_fp_fusion": True}
+    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+
+
+def _specialised(value: Any) -> tuple[str, bool]:
+    """Triton's name of the argument's type, and whether it divides by 16."""
+    if isinstance(value, Tensor):
+        return "*" + TYPES[value.dtype], value.storage_offset() * value.element_size() % 16 == 0
+    if isinstance(value, bool):
+        return "u1", False
+    if isinstance(value, int):
+        return "i32" if -(2**31) <= value < 2**31 else "i64", value % 16 == 0
+    return "fp32", False
+
+
+def read(launch: Launch, arch: int) -> Report:
+    """Compile, disassemble, count."""
+    started = time.perf_counter()
+    binary = compiled(launch, arch)
+    seconds = time.perf_counter() - started
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(binary.asm["cubin"])
+        usage = _tool("cuobjdump", "--dump-resource-usage", str(path))
+        code = _tool("nvdisasm", "-c", str(path))
+    registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", usage).groups()
+
+    def count(pattern: str) -> int:
+        return len(re.findall(pattern, code))
+
+    wide_loads, wide_stores = count(r"\bLDG\.E\.128|\bLDGSTS\.E\.[\w.]*128|\bUTMALDG"), count(r"\bSTG\.E\.128|\bUTMASTG")
+    return Report(
+        registers=int(registers), stack=int(stack), spills=count(r"\b(LDL|STL)\b"), shared=binary.metadata.shared,
+        wgmma=count(r"\b[HIQ]GMMA\b"), mma=count(r"\b[HI]MMA\b"), wide_loads=wide_loads, wide_stores=wide_stores,
+        narrow_loads=count(r"\b(LDG|LDGSTS|UTMALDG)\b") - wide_loads,
+        narrow_stores=count(r"\b(STG|UTMASTG)\b") - wide_stores, instructions=code.count(";"), seconds=seconds,
+    )  # fmt: skip
+
+
+def _tool(name: str, *arguments: str) -> str:
+    """Run one of the disassemblers that come with Triton."""
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
+    return subprocess.run([tool, *arguments], capture_output=True, text=True, check=True).stdout

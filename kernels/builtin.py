@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kernels import reference
-from kernels.reference import wide
+from kernels import checks, reference
+from kernels.reference import decode_attention, quantized_linear, wide
 
 __all__ = [
-    "adamw_", "attention", "gelu", "layer_norm", "linear_cross_entropy", "newton_schulz", "rms_norm",
-    "rotary", "swiglu",
+    "adamw_", "add_rms_norm", "attention", "decode_attention", "gelu", "layer_norm", "linear_cross_entropy",
+    "newton_schulz", "quantized_linear", "rms_norm", "rms_norm_rotary", "rotary", "swiglu",
 ]  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def attention(
             q, k, v, causal=causal, window=window, softcap=softcap, scale=scale, document=document,
             alibi=alibi, dropout=dropout, return_lse=return_lse,
         )  # fmt: skip
-    reference.check_attention(q, k, window)
+    checks.check_attention(q, k, v, window=window, document=document, alibi=alibi)
     T, S = q.size(2), k.size(2)
     if causal and window is not None and window + T - 1 < S:
         S = window + T - 1  # earlier keys lie outside every query's window: do not even look
@@ -86,6 +86,7 @@ def _mask(
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    checks.check_norm(x, weight)
     h, gain = wide(x), wide(weight)  # gains stay float32 beside activations in half precision
     y = _RMSNorm.apply(h, gain, eps) if _own_backward_pays(h) else F.rms_norm(h, gain.shape, gain, eps)
     return y.to(x.dtype)
@@ -119,7 +120,14 @@ class _RMSNorm(torch.autograd.Function):
         return dx.add_((grad @ weight)[..., None].mul_(r).div_(C)), dweight, None
 
 
+def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    checks.check_norm(x, weight, residual=residual)
+    total = x + residual  # (..., C)
+    return rms_norm(total, weight, eps), total
+
+
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+    checks.check_norm(x, weight, bias)
     gain, shift = wide(weight), None if bias is None else wide(bias)
     return F.layer_norm(wide(x), gain.shape, gain, shift, eps).to(x.dtype)
 
@@ -129,9 +137,14 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     16 x 4 x 256 x 64: 2.6 ms; four products of halves 5.1 ms.
     """
+    checks.check_rotary(x, cos, sin)
     h = wide(x)
     swapped = h.roll(x.size(-1) // 2, -1)
     return torch.addcmul(h * torch.cat((cos, cos), -1), swapped, torch.cat((-sin, sin), -1)).to(x.dtype)
+
+
+def rms_norm_rotary(x: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tensor) -> Tensor:
+    return rotary(rms_norm(x, weight, eps), cos, sin)
 
 
 # --- loss -----------------------------------------------------------------------------------------------
@@ -153,6 +166,7 @@ def linear_cross_entropy(
     z_loss: float = 0.0,
 ) -> Tensor:
     """Few logits all at once, many chunk by chunk. N = V = 4096, C = 256: 0.39 s; all at once 0.50 s."""
+    checks.check_linear_cross_entropy(x, weight, targets, ignore_index, reduction, softcap)
     rows, wanted = x.reshape(-1, x.size(-1)), targets.reshape(-1)  # (N, C), (N,)
     if rows.size(0) * weight.size(0) <= DIRECT and softcap is None and not z_loss:
         logits = wide(F.linear(rows, weight.to(x.dtype)))          # (N, V)
@@ -295,6 +309,8 @@ def adamw_(
     beta2: float,
     eps: float,
     weight_decay: float,
+    grad_scale: Tensor | None = None,
+    copies: Sequence[Tensor] | None = None,
 ) -> None:
     """The reference's equations in seven passes in place, over pieces that stay in a CPU's cache from pass to pass.
 
@@ -302,6 +318,10 @@ def adamw_(
 
     is the reference's update with both corrections moved out of the tensors.
     """
+    checks.check_adamw(params, grads, exp_avgs, exp_avg_sqs, step=step, grad_scale=grad_scale, copies=copies)
+    grads = [g.to(m.dtype) for g, m in zip(grads, exp_avgs, strict=True)]
+    if grad_scale is not None:
+        grads = [g * grad_scale for g in grads]
     s = math.sqrt(1 - beta2**step)
     for tensors in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
         for p, g, m, v in _pieces(tensors):
@@ -309,6 +329,9 @@ def adamw_(
             m.lerp_(g, 1 - beta1)
             v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
             p.addcdiv_(m, v.sqrt().add_(eps * s), value=-lr * s / (1 - beta1**step))
+    if copies is not None:
+        for p, copy in zip(params, copies, strict=True):
+            copy.copy_(p)
 
 
 PIECE = 2**16  # numbers: four tensors of them and a temporary take 1.25 MB
@@ -324,6 +347,7 @@ def _pieces(tensors: tuple[Tensor, ...]) -> Iterable[tuple[Tensor, ...]]:
 
 def newton_schulz(g: Tensor, steps: int = 5) -> Tensor:
     """Sums and products in one call each: `baddbmm` adds while it multiplies. A fifth less time."""
+    checks.check_matrices(g)
     a, b, c = reference.QUINTIC
     tall = g.size(-2) > g.size(-1)
     x = (g.mT if tall else g).reshape(-1, min(g.shape[-2:]), max(g.shape[-2:]))  # (n, M, N), M <= N

@@ -1,22 +1,29 @@
 """Which implementation runs, and why? The one decision, asked by every public op.
 
-Every op stands in `reference.py` (plain torch, the specification) and in `builtin.py` (the same through
-torch's own fused calls). Ops that earn one get a Triton file later; it is named in `TRITON_FILES` and
-imported only when chosen, so that a machine without Triton never notices.
+Every op stands in `reference.py` (plain torch, the specification) and in `builtin.py` (the same through torch's
+own fused calls). Those named in `TRITON_FILES` also stand in a Triton file. These are imported only when one is
+chosen, so that a machine without Triton never notices.
 
-`MINIGPT_KERNELS` overrides the choice. It is read when an op first meets a device and dtype, and the answer
-is kept: a model asks some forty times per step, and its answer must not change on the way.
+Two questions are asked. Does the Triton kernel run on this device with this dtype? That is decided when an op first
+meets them, and the answer is kept: a model asks some forty times per step, and its answer must not change on the
+way. `MINIGPT_KERNELS` overrides it. Then, at every call: does the kernel cover this shape? If not, plain torch
+computes it. `explain()` tells both answers with their reasons.
+
+On a GPU it has not met before, a kernel first computes one small example and must agree with the specification
+(`selftest.py`); otherwise a warning is given, once, and plain torch runs.
 """
 
 import importlib
+import importlib.util
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from kernels import builtin, reference
+from kernels import builtin, interpreter, reference
 
 VARIABLE = "MINIGPT_KERNELS"
 WISHES = {
@@ -26,11 +33,16 @@ WISHES = {
     "triton": "Triton kernels on a GPU",
     "interpret": "Triton kernels in its interpreter, for tests on a CPU",
 }
-OPS = (
-    "attention", "rms_norm", "layer_norm", "rotary", "linear_cross_entropy", "swiglu", "gelu", "adamw_",
-    "newton_schulz",
-)  # fmt: skip
-TRITON_FILES: dict[str, str] = {}  # op -> the module that holds its Triton kernel: none yet
+TRITON_FILES = {
+    "attention": "attention", "decode_attention": "decode_attention",
+    "linear_cross_entropy": "cross_entropy",
+    "rms_norm": "rms_norm", "layer_norm": "rms_norm", "add_rms_norm": "rms_norm",
+    "rotary": "rotary", "rms_norm_rotary": "rotary",
+    "adamw_": "adamw", "newton_schulz": "newton_schulz", "quantized_linear": "quantized_linear",
+}  # fmt: skip
+OPS = (*TRITON_FILES, "swiglu", "gelu")
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+OLDEST = (8, 0)  # compute capability from which on a GPU multiplies bfloat16 and copies to shared memory by itself
 
 
 class Choice(NamedTuple):
@@ -41,7 +53,10 @@ class Choice(NamedTuple):
     reason: str
 
 
-def choose(op: str, device: str, dtype: torch.dtype) -> Choice:
+# --- the decision ---------------------------------------------------------------------------------------
+
+
+def choose(op: str, device: torch.device, dtype: torch.dtype) -> Choice:
     """The decision itself, without memory.
 
     Raises: ValueError if MINIGPT_KERNELS is none of the choices.
@@ -53,50 +68,125 @@ def choose(op: str, device: str, dtype: torch.dtype) -> Choice:
     asked = f"{VARIABLE}={wish}"
     if wish in ("reference", "torch"):
         return Choice(op, wish, asked)
-    problem = _why_not_triton(op, device, dtype, interpreted=wish == "interpret")
+    interpreted = wish == "interpret"
+    problem = _why_not_triton(op, dtype) or (_why_not_interpreted if interpreted else _why_not_compiled)(device)
     if problem is not None:
         return Choice(op, "torch", problem if wish == "auto" else f"{asked}, but {problem}")
     return Choice(op, "triton", "fits") if wish == "auto" else Choice(op, wish, asked)
 
 
-def _why_not_triton(op: str, device: str, dtype: torch.dtype, *, interpreted: bool) -> str | None:
-    """What keeps the Triton kernel of `op` from running here; None if nothing does."""
+def _why_not_triton(op: str, dtype: torch.dtype) -> str | None:
+    """What keeps the Triton kernel of `op` from running anywhere; None if nothing does."""
     if op not in TRITON_FILES:
-        return "this op has no Triton kernel yet"
-    if interpreted and dtype != torch.float32:
-        return f"Triton's interpreter is right for float32 only, not {dtype}"
-    if not interpreted and device != "cuda":
-        return f"Triton kernels need a GPU, the tensors are on {device}"
-    if dtype == torch.float64:
-        return "Triton kernels accumulate in float32, float64 asks for more"
+        return "this op has no Triton kernel: torch.compile fuses it as well as one could"
+    if dtype not in DTYPES:
+        return f"Triton kernels compute in float32, and {dtype} asks for something else"
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
     return None
 
 
-_chosen: dict[tuple[str, str, torch.dtype], Callable[..., Any]] = {}
+def _why_not_interpreted(device: torch.device) -> str | None:
+    if device.type != "cpu":
+        return f"Triton's interpreter takes tensors on the CPU, these are on {device.type}"
+    return interpreter.why_not_interpreter()
+
+
+def _why_not_compiled(device: torch.device) -> str | None:
+    if device.type != "cuda":
+        return f"Triton kernels need a GPU, the tensors are on {device.type}"
+    if torch.version.cuda is None:
+        return "these kernels have been tried on NVIDIA's GPUs only"
+    if (capability := torch.cuda.get_device_capability(device)) < OLDEST:
+        return f"compute capability {capability} is below {OLDEST}"
+    return None
+
+
+# --- and its memory -------------------------------------------------------------------------------------
+
+_chosen: dict[tuple[str, torch.device, torch.dtype], Choice] = {}
+_triton: dict[str, Callable[..., Any]] = {}  # every op of TRITON_FILES, or none yet
+_uncovered: dict[str, str] = {}  # op -> why plain torch computed it although a kernel was chosen, at its last such call
 
 
 def implementation(op: str, x: Tensor) -> Callable[..., Any]:
-    """The function that computes `op` for a tensor like `x`. Decided once per op, device and dtype."""
-    key = (op, x.device.type, x.dtype)
+    """The function that computes `op` for a tensor like `x`."""
+    choice = decide(op, x.device, x.dtype)
+    if choice in ("triton", "interpret"):
+        return _triton[op]
+    return getattr(reference if choice == "reference" else builtin, op)
+
+
+def decide(op: str, device: torch.device, dtype: torch.dtype) -> str:
+    """`choose`, once per op, device and dtype. A Triton kernel must be right on this device to be chosen."""
+    key = (op, device, dtype)
     if key not in _chosen:
-        _chosen[key] = load(choose(*key))
-    return _chosen[key]
+        choice = choose(op, device, dtype)
+        if choice.choice in ("triton", "interpret"):
+            _import_triton_files(interpreted=choice.choice == "interpret")
+        if choice.choice == "triton":
+            choice = _tried(choice, device, dtype)
+        _chosen[key] = choice
+    return _chosen[key].choice
 
 
-def load(choice: Choice) -> Callable[..., Any]:
-    """The op from the chosen module. A Triton file is imported here and nowhere else."""
-    if choice.choice == "reference":
-        return getattr(reference, choice.op)
-    if choice.choice == "torch":
-        return getattr(builtin, choice.op)
-    return getattr(importlib.import_module(TRITON_FILES[choice.op]), choice.op)
+# torch.compile takes the answer for a constant instead of tracing imports. This is all that
+# torch.compiler.assume_constant_result does, but for importing the whole compiler, which takes a second.
+decide._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _import_triton_files(*, interpreted: bool) -> None:
+    """All of them, here and nowhere else: torch.compile looks into `_triton` once, and must find it complete."""
+    if interpreted:
+        interpreter.choose_interpreter()
+    for op, file in TRITON_FILES.items():
+        if op not in _triton:
+            module = importlib.import_module(f"kernels.gpu.{file}")
+            _triton[op] = _where_covered(op, getattr(module, op), getattr(module, f"uncovered_{op}"))
+
+
+def _where_covered(
+    op: str, kernel: Callable[..., Any], uncovered: Callable[..., str | None]
+) -> Callable[..., Any]:
+    """The kernel where it covers the arguments, else plain torch."""
+    plain = getattr(builtin, op)
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        reason = uncovered(*args, **kwargs)
+        if reason is None:
+            return kernel(*args, **kwargs)
+        _uncovered[op] = reason
+        return plain(*args, **kwargs)
+
+    return run
+
+
+def _tried(choice: Choice, device: torch.device, dtype: torch.dtype) -> Choice:
+    """The choice, or plain torch and a warning if the kernel computes its example wrongly on this device."""
+    from kernels.selftest import problem_with
+
+    problem = problem_with(choice.op, _triton[choice.op], device, dtype)
+    if problem is None:
+        return choice
+    warnings.warn(f"{choice.op}: {problem}; plain torch takes its place", RuntimeWarning, stacklevel=4)
+    return Choice(choice.op, "torch", problem)
 
 
 def forget() -> None:
     """Decide anew from here on: for tests that change MINIGPT_KERNELS."""
     _chosen.clear()
+    _uncovered.clear()
 
 
-def explain(device: str = "cpu", dtype: torch.dtype = torch.float32) -> list[Choice]:
-    """One row per op: what would run for tensors of this device and dtype, and why."""
-    return [choose(op, device, dtype) for op in OPS]
+def explain(device: torch.device | str | None = None, dtype: torch.dtype = torch.float32) -> list[Choice]:
+    """One row per op: what runs for tensors of this device (a GPU if there is one) and dtype, and why."""
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())  # tensors name their GPU, too
+    rows = []
+    for op in OPS:
+        row = _chosen.get((op, device, dtype)) or choose(op, device, dtype)
+        if op in _uncovered and row.choice in ("triton", "interpret"):
+            row = row._replace(reason=f"{row.reason}; torch where {_uncovered[op]}")
+        rows.append(row)
+    return rows

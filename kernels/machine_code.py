@@ -12,20 +12,20 @@ numbers divide by 16, which are 1. Otherwise the code would be another than the 
 
 import argparse
 import concurrent.futures
-import json
-import os
+import multiprocessing
 import re
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from kernels.launch import Launch
+from kernels.launch import Launch, on_paper
 
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024}  # bytes a program may ask for (CUDA programming guide, table 30)
 TYPES = {
@@ -113,3 +113,47 @@ def _tool(name: str, *arguments: str) -> str:
 
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
     return subprocess.run([tool, *arguments], capture_output=True, text=True, check=True).stdout
+
+
+# --- the whole manifest ---------------------------------------------------------------------------------
+
+
+class Row(NamedTuple):
+    """One launch of one entry of the manifest, on one architecture."""
+
+    entry: str
+    kernel: str
+    arch: int
+    report: Report
+    allowed: str  # why registers may spill; "" if they must not
+
+
+def launches_of(entry: str, arch: int) -> list[Launch]:
+    """What the entry launches."""
+    from kernels.manifest import ENTRIES
+
+    with on_paper(arch) as page:
+        ENTRIES[entry].call()
+    return page
+
+
+def rows_of(entry: str, arch: int) -> list[Row]:
+    """Compile and read every launch of an entry."""
+    from kernels.manifest import ENTRIES
+
+    spills, rows = ENTRIES[entry].spills, []
+    for launch in launches_of(entry, arch):
+        name = launch.kernel.__name__
+        rows.append(Row(entry, name, arch, read(launch, arch), spills.get((name, arch), "")))
+    return rows
+
+
+def all_rows(word: str, archs: tuple[int, ...], processes: int) -> Iterator[Row]:
+    """The manifest's entries whose name contains `word`, several at a time, each in the order of the manifest."""
+    from kernels.manifest import ENTRIES
+
+    work = [(entry, arch) for entry in ENTRIES if word in entry for arch in archs]
+    context = multiprocessing.get_context("spawn")  # the parent may have chosen the interpreter, or started CUDA
+    with concurrent.futures.ProcessPoolExecutor(processes, context) as pool:
+        for rows in pool.map(rows_of, *zip(*work, strict=True)):
+            yield from rows

@@ -14,6 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kernels.checks import (
+    check_adamw,
+    check_attention,
+    check_decode_attention,
+    check_linear_cross_entropy,
+    check_matrices,
+    check_norm,
+    check_rotary,
+)
+from kernels.quantization import quantized_linear as quantized_linear  # its twin lies with the formats of its weights
+
 # Muon's quintic: coefficients of a·x + b·x³ + c·x⁵, chosen for a steep slope at 0 (Jordan et al. 2024).
 QUINTIC = (3.4445, -4.7750, 2.0315)
 
@@ -85,11 +96,12 @@ def attention(
             logsumexp(scores) (B, H, T) in float32. Key head g serves query heads g·H/G .. (g+1)·H/G - 1.
             document (B, S) and window: see `visible_keys`. alibi (H,).
     Dtypes: scores and softmax in float32 (float64 for float64); the result in q.dtype.
-    Raises: ValueError if G does not divide H, or S < T, or window < 1.
+    Raises: ValueError for shapes, dtypes or strides that do not fit together, G that does not divide H, S < T,
+            no query, no key, or window < 1.
     Note:   `deterministic` asks for a backward pass that sums in a fixed order; plain torch always does.
     Source: Vaswani et al. 2017; grouped heads Ainslie et al. 2023; ALiBi Press et al. 2022; softcap Gemma 2.
     """
-    check_attention(q, k, window)
+    check_attention(q, k, v, window=window, document=document, alibi=alibi)
     H, T, D = q.shape[1:]
     S = k.size(2)
     k, v = (wide(x).repeat_interleave(H // x.size(1), dim=1) for x in (k, v))  # (B, H, S, D)
@@ -106,13 +118,43 @@ def attention(
     return (y, scores.logsumexp(-1)) if return_lse else y
 
 
-def check_attention(q: Tensor, k: Tensor, window: int | None) -> None:
-    """What every implementation of attention refuses."""
-    (H, T), (G, S) = q.shape[1:3], k.shape[1:3]
-    if H % G or S < T:
-        raise ValueError(f"attention needs G | H and S >= T, got H={H}, G={G}, T={T}, S={S}")
-    if window is not None and window < 1:
-        raise ValueError(f"window={window}: a window counts the query itself, so it is at least 1")
+def decode_attention(
+    q: Tensor,
+    k_pages: Tensor,
+    v_pages: Tensor,
+    page_table: Tensor,
+    lengths: Tensor,
+    *,
+    window: int | None = None,
+    softcap: float | None = None,
+    scale: float | None = None,
+    return_lse: bool = False,
+) -> Any:
+    """`attention` of one query per sequence, at its last position, to keys and values that lie in pages.
+
+    Token t of sequence b lies in page page_table[b, t // page] at place t % page. Entries and places from
+    lengths[b] on are never read, whatever they hold. A sequence of length 0 gets y = 0, lse = -inf.
+
+    Shapes: q (B, H, D); k_pages, v_pages (P, G, page, D); page_table (B, max_pages); lengths (B,) of at most
+            max_pages · page; returns (B, H, D), with `return_lse` also (B, H) in float32.
+    Dtypes: scores and softmax in float32 (float64 for float64); the result in q.dtype.
+    Raises: ValueError if G does not divide H, or sizes differ, or window < 1.
+    Source: Kwon et al. 2023, "PagedAttention".
+    """
+    check_decode_attention(q, k_pages, v_pages, page_table, lengths, window)
+    (H, D), (G, page), S = q.shape[1:], k_pages.shape[1:3], page_table.size(1) * k_pages.size(2)
+    distance = lengths[:, None] - 1 - torch.arange(S, device=q.device)                    # (B, S)
+    visible = (distance >= 0) & (distance < (S if window is None else window))
+    read = page_table.long().where(visible.unflatten(1, (-1, page)).any(-1), 0)           # (B, max_pages)
+    k, v = (wide(x)[read].transpose(1, 2).flatten(2, 3) for x in (k_pages, v_pages))             # (B, G, S, D)
+    k, v = (x.where(visible[:, None, :, None], 0.0).repeat_interleave(H // G, 1) for x in (k, v))
+    scores = (k @ wide(q)[..., None])[..., 0] * (D**-0.5 if scale is None else scale)        # (B, H, S)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    scores = scores.masked_fill(~visible[:, None], -math.inf)
+    weights = scores.softmax(-1).where(visible[:, None], 0.0)                             # no key: NaN -> 0
+    y = (weights[:, :, None] @ v)[:, :, 0].to(q.dtype)                                    # (B, H, D)
+    return (y, scores.logsumexp(-1)) if return_lse else y
 
 
 # --- norms and rotary -----------------------------------------------------------------------------------
@@ -127,8 +169,19 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     Dtypes: computed in float32 (float64 for float64); the result in x.dtype.
     Source: Zhang & Sennrich 2019.
     """
+    check_norm(x, weight)
     h = wide(x)
     return (h * (h.square().mean(-1, keepdim=True) + eps).rsqrt() * wide(weight)).to(x.dtype)
+
+
+def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """A block's addition to the residual stream, and the next block's norm: (rms_norm(total), total).
+
+    Shapes: x, residual (..., C); weight (C,). total is rounded to its dtype before it is normed.
+    """
+    check_norm(x, weight, residual=residual)
+    total = x + residual  # (..., C)
+    return rms_norm(total, weight, eps), total
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
@@ -140,6 +193,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Te
     Dtypes: as rms_norm.
     Source: Ba et al. 2016.
     """
+    check_norm(x, weight, bias)
     h = wide(x)
     h = h - h.mean(-1, keepdim=True)
     y = h * (h.square().mean(-1, keepdim=True) + eps).rsqrt() * wide(weight)
@@ -157,8 +211,17 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     Dtypes: computed in float32 (float64 for float64); the result in x.dtype.
     Source: Su et al. 2021; halves, not neighbours, as in GPT-NeoX and every Hugging Face model.
     """
+    check_rotary(x, cos, sin)
     a, b = wide(x).chunk(2, dim=-1)  # (B, H, T, D/2) each
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+
+
+def rms_norm_rotary(x: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tensor) -> Tensor:
+    """What queries and keys go through with QK-norm: every head's channels normed, then turned.
+
+    Shapes: as `rotary`; weight (D,), the same for every head.
+    """
+    return rotary(rms_norm(x, weight, eps), cos, sin)
 
 
 # --- loss -----------------------------------------------------------------------------------------------
@@ -184,9 +247,11 @@ def linear_cross_entropy(
 
     Shapes: x (..., C); weight (V, C); targets (...) of int64; returns (...) for "none", else ().
     Dtypes: the matmul in x.dtype; losses in float32 (float64 for float64).
-    Raises: ValueError for an unknown reduction.
+    Raises: ValueError for shapes that do not fit, no token, an unknown reduction, a softcap that is not positive,
+            targets of another dtype; for a target outside the vocabulary where the CPU can see it (`check_targets`).
     Source: z-loss de Brébisson & Vincent 2016, PaLM 2022; softcap Gemma 2.
     """
+    check_linear_cross_entropy(x, weight, targets, ignore_index, reduction, softcap)
     logits = wide(x @ weight.to(x.dtype).T)                    # (..., V)
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
@@ -202,11 +267,7 @@ def reduce(losses: Tensor, counted: Tensor, reduction: str) -> Tensor:
     """losses (...) -> the same, their sum, or their mean over the counted ones."""
     if reduction == "none":
         return losses
-    if reduction == "sum":
-        return losses.sum()
-    if reduction == "mean":
-        return losses.sum() / counted.sum()
-    raise ValueError(f"reduction={reduction!r} is not one of: none, mean, sum")
+    return losses.sum() if reduction == "sum" else losses.sum() / counted.sum()
 
 
 # --- MLP ------------------------------------------------------------------------------------------------
@@ -256,24 +317,35 @@ def adamw_(
     beta2: float,
     eps: float,
     weight_decay: float,
+    grad_scale: Tensor | None = None,
+    copies: Sequence[Tensor] | None = None,
 ) -> None:
     """One AdamW step, tensor after tensor, in place.
 
+        g = grad_scale · g                       if given, as for clipping
         p = p · (1 - lr · weight_decay)          decay beside the gradient, not through it
         m = beta1 · m + (1 - beta1) · g          m: exp_avg
         v = beta2 · v + (1 - beta2) · g²         v: exp_avg_sq
         p = p - lr · m̂ / (sqrt(v̂) + eps)         m̂ = m / (1 - beta1^step), v̂ = v / (1 - beta2^step)
+        copy = p                                 if given, rounded to the copy's dtype
 
-    Shapes: the four sequences run in parallel, equal shapes at equal places. `step` counts from 1.
+    Shapes: the sequences run in parallel, equal shapes at equal places. `step` counts from 1; grad_scale ().
+    Dtypes: computed in the moments' dtype; gradients and copies may be narrower.
+    Raises: ValueError if lengths or shapes differ, step < 1, or grad_scale is not a single number.
     Source: Kingma & Ba 2015, algorithm 1; Loshchilov & Hutter 2019, algorithm 2.
     """
+    check_adamw(params, grads, exp_avgs, exp_avg_sqs, step=step, grad_scale=grad_scale, copies=copies)
     for p, g, m, v in zip(params, grads, exp_avgs, exp_avg_sqs, strict=True):
+        g = g.to(m.dtype) if grad_scale is None else g.to(m.dtype) * grad_scale
         p.mul_(1 - lr * weight_decay)
         m.copy_(beta1 * m + (1 - beta1) * g)
         v.copy_(beta2 * v + (1 - beta2) * g.square())
         m_hat = m / (1 - beta1**step)
         v_hat = v / (1 - beta2**step)
         p.sub_(lr * m_hat / (v_hat.sqrt() + eps))
+    if copies is not None:
+        for p, copy in zip(params, copies, strict=True):
+            copy.copy_(p)
 
 
 def newton_schulz(g: Tensor, steps: int = 5) -> Tensor:
@@ -288,6 +360,7 @@ def newton_schulz(g: Tensor, steps: int = 5) -> Tensor:
     Dtypes: computed in g.dtype.
     Source: Jordan et al. 2024, "Muon".
     """
+    check_matrices(g)
     a, b, c = QUINTIC
     tall = g.size(-2) > g.size(-1)
     x = g.mT if tall else g                              # M <= N, so that x xᵀ is the small product

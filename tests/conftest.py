@@ -8,10 +8,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"             # the oracles must not look for a
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.pop("MINIGPT_KERNELS", None)
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's, under Triton's interpreter
+
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton: kernels run on the CPU, slowly
 
 with contextlib.suppress(ImportError):  # the default deadline of 200 ms fails on a busy machine, and says nothing
     import hypothesis

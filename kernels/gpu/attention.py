@@ -13,7 +13,8 @@ from torch.library import custom_op
 
 from kernels.gpu.attention_backward import backward
 from kernels.gpu.attention_forward import forward
-from kernels.reference import check_attention
+from kernels.gpu.attention_tiles import per_query
+from kernels.checks import check_attention
 
 WIDEST = 256  # channels of a head: wider ones would not fit the registers
 
@@ -23,7 +24,7 @@ _backward = custom_op("minigpt::attention_backward", backward, mutates_args=())
 
 @_forward.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, document: Any, *how: Any) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(q), q.new_empty(q.shape[:3], dtype=torch.float32)
+    return torch.empty_like(q), per_query(q)
 
 
 @_backward.register_fake
@@ -63,7 +64,7 @@ def attention(
 
     Any strides with a contiguous last dimension. The backward pass is deterministic, asked or not.
     """
-    check_attention(q, k, v, window=window, softcap=softcap, document=document, alibi=alibi)
+    check_attention(q, k, v, window=window, document=document, alibi=alibi)
     S = k.size(2)
     behind = S if window is None else min(window - 1, S)
     ahead = 0 if causal else behind
@@ -82,8 +83,4 @@ def uncovered_attention(q: Tensor, k: Tensor, v: Tensor, **how: Any) -> str | No
         return f"heads of {q.size(-1)} channels are wider than {WIDEST}"
     if how.get("scale") is not None and how["scale"] <= 0:
         return f"scale={how['scale']} is not positive"
-    if not q.dtype == k.dtype == v.dtype:
-        return f"q, k and v differ in dtype: {q.dtype}, {k.dtype}, {v.dtype}"
-    if any(x.stride(-1) != 1 for x in (q, k, v)):
-        return "the last dimension of q, k or v is not contiguous"
     return None

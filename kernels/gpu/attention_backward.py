@@ -22,13 +22,13 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.gpu.attention_tiles import (
+    HOPPER_AND_LATER,
     LOG2E,
     Tiles,
     capped,
     document_tiles,
     dot_precision,
     head,
-    masked_tile,
     may_see,
     rows,
     span,
@@ -39,23 +39,24 @@ from kernels.launch import arch_of, cdiv, launch, next_power_of_2
 
 @triton.jit
 def _delta_kernel(
-    y, dy, dlse, delta, y_b, y_h, y_t, dy_b, dy_h, dy_t, H, T,
+    y, dy, dlse, delta, y_b, y_h, y_t, dy_b, dy_h, dy_t, dlse_h, delta_h, H, T,
     D: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """delta = rowsum(dy · y) - dlse."""
     tiles = tl.cdiv(T, BLOCK_T)
     bh, t0 = tl.program_id(0) // tiles, tl.program_id(0) % tiles * BLOCK_T
     b, h, t = bh // H, bh % H, t0 + tl.arange(0, BLOCK_T)
-    y_tile = rows(head(y, b, h, y_b, y_h), t0, T, y_t, BLOCK_T, D, BLOCK_D, False).to(tl.float32)
-    dy_tile = rows(head(dy, b, h, dy_b, dy_h), t0, T, dy_t, BLOCK_T, D, BLOCK_D, False).to(tl.float32)
-    row = tl.cast(bh, tl.int64) * T + t
-    tl.store(delta + row, tl.sum(y_tile * dy_tile, 1) - tl.load(dlse + row, mask=t < T, other=0.0), mask=t < T)
+    y_tile = rows(head(y, b, h, y_b, y_h), t0, T, y_t, BLOCK_T, D, BLOCK_D).to(tl.float32)
+    dy_tile = rows(head(dy, b, h, dy_b, dy_h), t0, T, dy_t, BLOCK_T, D, BLOCK_D).to(tl.float32)
+    bh = tl.cast(bh, tl.int64)
+    dlse_tile = tl.load(dlse + bh * dlse_h + t, mask=t < T, other=0.0)
+    tl.store(delta + bh * delta_h + t, tl.sum(y_tile * dy_tile, 1) - dlse_tile, mask=t < delta_h)
 
 
 @triton.jit
 def _dkdv_kernel(
     q, k, v, dy, lse, delta, dk, dv, document, reach,
-    q_b, q_h, q_t, k_b, k_h, k_s, v_b, v_h, v_s, dy_b, dy_h, dy_t, dk_b, dk_h, dk_s, dv_b, dv_h, dv_s, document_b,
+    q_b, q_h, q_t, k_b, k_h, k_s, v_b, v_h, v_s, dy_b, dy_h, dy_t, dk_b, dk_h, dk_s, dv_b, dv_h, dv_s, lse_h, document_b,
     H, G, T, S, ahead, behind, scale, softcap,
     D: tl.constexpr, SOFTCAP: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -71,73 +72,50 @@ def _dkdv_kernel(
         document += tl.cast(b, tl.int64) * document_b + shift          # from here on the queries'
         own = tl.load(document - shift + tl.minimum(s, S - 1))
 
-    k_tile = rows(head(k, b, g, k_b, k_h), s0, S, k_s, BLOCK_S, D, BLOCK_D, False)
-    v_tile = rows(head(v, b, g, v_b, v_h), s0, S, v_s, BLOCK_S, D, BLOCK_D, False)
+    k_tile = rows(head(k, b, g, k_b, k_h), s0, S, k_s, BLOCK_S, D, BLOCK_D)
+    v_tile = rows(head(v, b, g, v_b, v_h), s0, S, v_s, BLOCK_S, D, BLOCK_D)
     dk_tile = tl.zeros([BLOCK_S, BLOCK_D], tl.float32)
     dv_tile = tl.zeros([BLOCK_S, BLOCK_D], tl.float32)
-    full_lo, full_hi, lo, before, masked = span(  # seen from the keys, ahead and behind change places
+    lo, full_lo, full_hi, hi = span(  # seen from the keys, ahead and behind change places
         s0 - shift, tl.minimum(s0 + BLOCK_S, S) - 1 - shift, behind, ahead, T, reach, b * tiles + tile, BLOCK_T
     )
     for h in range(g * (H // G), (g + 1) * (H // G)):
         q_head, dy_head = head(q, b, h, q_b, q_h), head(dy, b, h, dy_b, dy_h)
-        row = tl.cast(b * H + h, tl.int64) * T
-        for t0 in range(full_lo, full_hi, BLOCK_T):
-            dk_tile, dv_tile = _take_in_queries(
-                dk_tile, dv_tile, k_tile, v_tile, q_head, dy_head, lse + row, delta + row, q_t, dy_t, document, own,
-                s - shift, t0, T, ahead, behind, scale, softcap, D, SOFTCAP, False, PRECISION, BLOCK_T, BLOCK_D,
-            )  # fmt: skip
-        for i in range(masked):
-            t0 = masked_tile(i, lo, before, full_hi, BLOCK_T)
-            dk_tile, dv_tile = _take_in_queries(
-                dk_tile, dv_tile, k_tile, v_tile, q_head, dy_head, lse + row, delta + row, q_t, dy_t, document, own,
-                s - shift, t0, T, ahead, behind, scale, softcap, D, SOFTCAP, True, PRECISION, BLOCK_T, BLOCK_D,
-            )  # fmt: skip
+        row = tl.cast(b * H + h, tl.int64) * lse_h
+        for t0 in range(lo, hi, BLOCK_T):  # all tiles lie on their side: (S, T)
+            q_tile = rows(q_head, t0, T, q_t, BLOCK_T, D, BLOCK_D)     # (BLOCK_T, BLOCK_D)
+            dy_tile = rows(dy_head, t0, T, dy_t, BLOCK_T, D, BLOCK_D)  # (BLOCK_T, BLOCK_D)
+            t = t0 + tl.arange(0, BLOCK_T)
+            lse_tile = tl.load(lse + row + t, mask=t < lse_h, other=float("inf"))  # where no query is, weight 0
+            delta_tile = tl.load(delta + row + t, mask=t < lse_h, other=0.0)
+            scores = tl.dot(k_tile, q_tile.T, input_precision=PRECISION)       # (BLOCK_S, BLOCK_T)
+            dp = tl.dot(v_tile, dy_tile.T, input_precision=PRECISION)          # (BLOCK_S, BLOCK_T)
+            scores, slope = _in_log2(scores, scale, softcap, SOFTCAP)
+            if (t0 < full_lo) | (t0 >= full_hi):
+                visible = may_see(s - shift, t0, T, behind, ahead, own, document, BLOCK_T)
+                scores = tl.where(visible, scores, float("-inf"))
+            p = tl.exp2(scores - lse_tile[None, :] * LOG2E)
+            ds = p * (dp - delta_tile[None, :]) * slope
+            dv_tile = tl.dot(p.to(dy_tile.dtype), dy_tile, dv_tile, input_precision=PRECISION)
+            dk_tile = tl.dot(ds.to(q_tile.dtype), q_tile, dk_tile, input_precision=PRECISION)
     store_rows(head(dk, b, g, dk_b, dk_h), dk_tile * scale, s0, S, dk_s, BLOCK_S, D, BLOCK_D)
     store_rows(head(dv, b, g, dv_b, dv_h), dv_tile, s0, S, dv_s, BLOCK_S, D, BLOCK_D)
 
 
 @triton.jit
-def _take_in_queries(
-    dk_tile, dv_tile, k_tile, v_tile, q, dy, lse, delta, q_t, dy_t, document, own, position, t0, T, ahead, behind,
-    scale, softcap, D: tl.constexpr, SOFTCAP: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
-    """What one tile of queries adds to the keys' and values' gradients. All tiles lie on their side: (S, T)."""
-    q_tile = rows(q, t0, T, q_t, BLOCK_T, D, BLOCK_D, not MASKED)      # (BLOCK_T, BLOCK_D)
-    dy_tile = rows(dy, t0, T, dy_t, BLOCK_T, D, BLOCK_D, not MASKED)   # (BLOCK_T, BLOCK_D)
-    t = t0 + tl.arange(0, BLOCK_T)
-    lse_tile = tl.load(lse + t, mask=t < T, other=float("inf"))        # where no query is, every weight is 0
-    delta_tile = tl.load(delta + t, mask=t < T, other=0.0)
-    s = tl.dot(k_tile, q_tile.T, input_precision=PRECISION)            # (BLOCK_S, BLOCK_T)
-    dp = tl.dot(v_tile, dy_tile.T, input_precision=PRECISION)          # (BLOCK_S, BLOCK_T)
-    visible = True
-    if MASKED:
-        visible = may_see(position, t0, T, behind, ahead, own, document, BLOCK_T)
-    p, ds = _p_and_ds(s, dp, lse_tile[None, :], delta_tile[None, :], scale, softcap, visible, SOFTCAP, MASKED)
-    dv_tile = tl.dot(p.to(dy_tile.dtype), dy_tile, dv_tile, input_precision=PRECISION)
-    dk_tile = tl.dot(ds.to(q_tile.dtype), q_tile, dk_tile, input_precision=PRECISION)
-    return dk_tile, dv_tile
-
-
-@triton.jit
-def _p_and_ds(s, dp, lse, delta, scale, softcap, visible, SOFTCAP: tl.constexpr, MASKED: tl.constexpr):
-    """The weights made again, and the scores' gradient but for the factor `scale`."""
+def _in_log2(scores, scale, softcap, SOFTCAP: tl.constexpr):
+    """Scores in units of log2 e, as exp2 wants them, and the softcap's slope."""
     if SOFTCAP:
-        s, slope = capped(s, scale, softcap)
-        p = tl.exp2(s - lse * LOG2E)
-        ds = p * (dp - delta) * slope
+        scores, slope = capped(scores, scale, softcap)
     else:
-        p = tl.exp2(s * (scale * LOG2E) - lse * LOG2E)
-        ds = p * (dp - delta)
-    if MASKED:
-        p, ds = tl.where(visible, p, 0.0), tl.where(visible, ds, 0.0)
-    return p, ds
+        scores, slope = scores * (scale * LOG2E), 1.0
+    return scores, slope
 
 
 @triton.jit
 def _dq_kernel(
     q, k, v, dy, lse, delta, dq, document, reach,
-    q_b, q_h, q_t, k_b, k_h, k_s, v_b, v_h, v_s, dy_b, dy_h, dy_t, dq_b, dq_h, dq_t, document_b,
+    q_b, q_h, q_t, k_b, k_h, k_s, v_b, v_h, v_s, dy_b, dy_h, dy_t, dq_b, dq_h, dq_t, lse_h, document_b,
     H, G, T, S, ahead, behind, scale, softcap,
     D: tl.constexpr, SOFTCAP: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -154,67 +132,55 @@ def _dq_kernel(
         document += tl.cast(b, tl.int64) * document_b
         own = tl.load(document + tl.minimum(t, T - 1) + shift)
 
-    q_tile = rows(head(q, b, h, q_b, q_h), t0, T, q_t, BLOCK_T, D, BLOCK_D, False)
-    dy_tile = rows(head(dy, b, h, dy_b, dy_h), t0, T, dy_t, BLOCK_T, D, BLOCK_D, False)
-    row = tl.cast(bh, tl.int64) * T + t
-    lse_tile = tl.load(lse + row, mask=t < T, other=float("inf"))
-    delta_tile = tl.load(delta + row, mask=t < T, other=0.0)
+    q_tile = rows(head(q, b, h, q_b, q_h), t0, T, q_t, BLOCK_T, D, BLOCK_D)
+    dy_tile = rows(head(dy, b, h, dy_b, dy_h), t0, T, dy_t, BLOCK_T, D, BLOCK_D)
+    row = tl.cast(bh, tl.int64) * lse_h + t
+    lse_tile = tl.load(lse + row, mask=t < lse_h, other=float("inf"))
+    delta_tile = tl.load(delta + row, mask=t < lse_h, other=0.0)
     dq_tile = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
-    full_lo, full_hi, lo, before, masked = span(
+    lo, full_lo, full_hi, hi = span(
         t0 + shift, tl.minimum(t0 + BLOCK_T, T) - 1 + shift, ahead, behind, S, reach, b * tiles + tile, BLOCK_S
     )
-    for s0 in range(full_lo, full_hi, BLOCK_S):
-        dq_tile = _take_in_keys(
-            dq_tile, q_tile, dy_tile, lse_tile, delta_tile, k, v, k_s, v_s, document, own, t + shift, s0, S, ahead,
-            behind, scale, softcap, D, SOFTCAP, False, PRECISION, BLOCK_S, BLOCK_D,
-        )  # fmt: skip
-    for i in range(masked):
-        s0 = masked_tile(i, lo, before, full_hi, BLOCK_S)
-        dq_tile = _take_in_keys(
-            dq_tile, q_tile, dy_tile, lse_tile, delta_tile, k, v, k_s, v_s, document, own, t + shift, s0, S, ahead,
-            behind, scale, softcap, D, SOFTCAP, True, PRECISION, BLOCK_S, BLOCK_D,
-        )  # fmt: skip
+    for s0 in range(lo, hi, BLOCK_S):  # keys beyond S are 0 and add nothing
+        k_tile = rows(k, s0, S, k_s, BLOCK_S, D, BLOCK_D)              # (BLOCK_S, BLOCK_D)
+        v_tile = rows(v, s0, S, v_s, BLOCK_S, D, BLOCK_D)              # (BLOCK_S, BLOCK_D)
+        scores = tl.dot(q_tile, k_tile.T, input_precision=PRECISION)   # (BLOCK_T, BLOCK_S)
+        dp = tl.dot(dy_tile, v_tile.T, input_precision=PRECISION)      # (BLOCK_T, BLOCK_S)
+        scores, slope = _in_log2(scores, scale, softcap, SOFTCAP)
+        if (s0 < full_lo) | (s0 >= full_hi):
+            visible = may_see(t + shift, s0, S, ahead, behind, own, document, BLOCK_S)
+            scores = tl.where(visible, scores, float("-inf"))
+        ds = tl.exp2(scores - lse_tile[:, None] * LOG2E) * (dp - delta_tile[:, None]) * slope
+        dq_tile = tl.dot(ds.to(k_tile.dtype), k_tile, dq_tile, input_precision=PRECISION)
     store_rows(head(dq, b, h, dq_b, dq_h), dq_tile * scale, t0, T, dq_t, BLOCK_T, D, BLOCK_D)
 
 
-@triton.jit
-def _take_in_keys(
-    dq_tile, q_tile, dy_tile, lse_tile, delta_tile, k, v, k_s, v_s, document, own, position, s0, S, ahead, behind,
-    scale, softcap, D: tl.constexpr, SOFTCAP: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK_S: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
-    """What one tile of keys adds to the queries' gradient. Keys beyond S are 0 and add nothing."""
-    k_tile = rows(k, s0, S, k_s, BLOCK_S, D, BLOCK_D, not MASKED)      # (BLOCK_S, BLOCK_D)
-    v_tile = rows(v, s0, S, v_s, BLOCK_S, D, BLOCK_D, not MASKED)      # (BLOCK_S, BLOCK_D)
-    s = tl.dot(q_tile, k_tile.T, input_precision=PRECISION)            # (BLOCK_T, BLOCK_S)
-    dp = tl.dot(dy_tile, v_tile.T, input_precision=PRECISION)          # (BLOCK_T, BLOCK_S)
-    visible = True
-    if MASKED:
-        visible = may_see(position, s0, S, ahead, behind, own, document, BLOCK_S)
-    _, ds = _p_and_ds(s, dp, lse_tile[:, None], delta_tile[:, None], scale, softcap, visible, SOFTCAP, MASKED)
-    return tl.dot(ds.to(k_tile.dtype), k_tile, dq_tile, input_precision=PRECISION)
-
-
-def dkdv_tiles(arch: int, width: int, itemsize: int) -> Tiles:
+def dkdv_tiles(arch: int, width: int, itemsize: int, extra: bool) -> Tiles:
     """For dk and dv: a few queries at a time, many keys. See `attention_forward.tiles`."""
     if arch == 0:
-        return Tiles(16, 32, 4, 1)
+        return Tiles(32, 32, 4, 1)
     if itemsize == 4:
-        return Tiles(32, 64, 8, 1) if width <= 128 else Tiles(16, 32, 8, 1)
-    if arch in (90, 100, 103):
-        return {64: Tiles(64, 128, 8, 2), 128: Tiles(64, 64, 8, 2)}.get(max(64, width), Tiles(64, 64, 8, 1))
-    return {64: Tiles(64, 64, 4, 2), 128: Tiles(32, 64, 8, 1)}.get(max(64, width), Tiles(32, 32, 8, 1))
+        return Tiles(32, 64, 8, 1) if width <= 64 else Tiles(16, 32, 8, 1)
+    if arch in HOPPER_AND_LATER:
+        if width <= 64:
+            return Tiles(64, 128, 8, 1 if extra else 2)
+        return Tiles(32, 128, 8, 1 if extra else 2) if width <= 128 else Tiles(16, 64, 8, 1)
+    if width <= 64:
+        return Tiles(32, 128, 8, 2)
+    return Tiles(32 if extra else 64, 64, 8, 1) if width <= 128 else Tiles(32, 32, 8, 1)
 
 
-def dq_tiles(arch: int, width: int, itemsize: int) -> Tiles:
+def dq_tiles(arch: int, width: int, itemsize: int, extra: bool) -> Tiles:
     """For dq: many queries, a few keys at a time. See `attention_forward.tiles`."""
     if arch == 0:
-        return Tiles(32, 16, 4, 1)
+        return Tiles(32, 32, 4, 1)
     if itemsize == 4:
-        return Tiles(64, 32, 8, 1) if width <= 128 else Tiles(32, 16, 8, 1)
-    if arch in (90, 100, 103):
-        return {64: Tiles(128, 64, 8, 2), 128: Tiles(128, 64, 8, 2)}.get(max(64, width), Tiles(64, 64, 8, 1))
-    return {64: Tiles(64, 64, 4, 2), 128: Tiles(64, 32, 8, 1)}.get(max(64, width), Tiles(32, 32, 8, 1))
+        return Tiles(64, 32, 8, 1) if width <= 64 else Tiles(32, 16, 8, 1)
+    if arch in HOPPER_AND_LATER:
+        return Tiles(128, 64, 8, 2) if width <= 128 else Tiles(128, 32, 8, 1)
+    if width <= 64:
+        return Tiles(64, 64 if not extra else 32, 4, 2)
+    return Tiles(64, 64, 8, 2) if width <= 128 else Tiles(64, 32, 8, 1)
 
 
 def backward(
@@ -233,24 +199,27 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dq, dk, dv, laid out in memory as q, k, v. dy (B, H, T, D); dlse, lse (B, H, T)."""
     (B, H, T, D), (G, S) = q.shape, k.shape[1:3]
-    arch, width, itemsize = arch_of(q), max(16, next_power_of_2(D)), q.element_size()
+    width = max(16, next_power_of_2(D))
+    situation = (arch_of(q), width, q.element_size(), softcap != 0 or document is not None)
     dy = dy if dy.stride(-1) == 1 else dy.contiguous()
-    dq, dk, dv, delta = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v), torch.empty_like(lse)
+    dlse = dlse.contiguous()
+    dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    delta = lse.new_empty(lse.stride(0) * B).as_strided(lse.shape, lse.stride())  # rows as far apart as lse's
     launch(
-        _delta_kernel, (cdiv(T, 64) * B * H,), y, dy, dlse.contiguous(), delta, *y.stride()[:3], *dy.stride()[:3],
-        H, T, D=D, BLOCK_T=64, BLOCK_D=width,
+        _delta_kernel, (cdiv(T, 64) * B * H,), y, dy, dlse, delta, *y.stride()[:3], *dy.stride()[:3],
+        dlse.stride(1), delta.stride(1), H, T, D=D, BLOCK_T=64, BLOCK_D=width,
     )  # fmt: skip
     strides = (*q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *dy.stride()[:3])
-    rest = (None if document is None else document.stride(0), H, G, T, S, ahead, behind, scale, softcap)
+    rest = (delta.stride(1), None if document is None else document.stride(0), H, G, T, S, ahead, behind, scale, softcap)
     same: dict = {"D": D, "SOFTCAP": softcap != 0, "PRECISION": dot_precision(q), "BLOCK_D": width}
 
-    side = dkdv_tiles(arch, width, itemsize)
+    side = dkdv_tiles(*situation)
     reach = document_tiles(document, (0, S), (S - T, T), (side.s, side.t))
     launch(
         _dkdv_kernel, (cdiv(S, side.s) * B * G,), q, k, v, dy, lse, delta, dk, dv, document, reach, *strides,
         *dk.stride()[:3], *dv.stride()[:3], *rest, **same, **side.options(),
     )  # fmt: skip
-    side = dq_tiles(arch, width, itemsize)
+    side = dq_tiles(*situation)
     reach = document_tiles(document, (S - T, T), (0, S), (side.t, side.s))
     launch(
         _dq_kernel, (cdiv(T, side.t) * B * H,), q, k, v, dy, lse, delta, dq, document, reach, *strides,

@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.gpu.attention_tiles import (
+    HOPPER_AND_LATER,
     LN2,
     LOG2E,
     Tiles,
@@ -24,8 +25,8 @@ from kernels.gpu.attention_tiles import (
     document_tiles,
     dot_precision,
     head,
-    masked_tile,
     may_see,
+    per_query,
     rows,
     span,
     store_rows,
@@ -38,7 +39,7 @@ NOTHING_YET = tl.constexpr(-1e30)  # a maximum over no score; finite, so that -i
 @triton.jit
 def _forward_kernel(
     q, k, v, y, lse, document, reach,
-    q_b, q_h, q_t, k_b, k_h, k_s, v_b, v_h, v_s, y_b, y_h, y_t, document_b,
+    q_b, q_h, q_t, k_b, k_h, k_s, v_b, v_h, v_s, y_b, y_h, y_t, lse_h, document_b,
     H, G, T, S, ahead, behind, scale, softcap,
     D: tl.constexpr, SOFTCAP: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -55,63 +56,47 @@ def _forward_kernel(
         document += tl.cast(b, tl.int64) * document_b
         own = tl.load(document + tl.minimum(t, T - 1) + shift)
 
-    q_tile = rows(q, t0, T, q_t, BLOCK_T, D, BLOCK_D, False)           # (BLOCK_T, BLOCK_D)
+    q_tile = rows(q, t0, T, q_t, BLOCK_T, D, BLOCK_D)                  # (BLOCK_T, BLOCK_D)
     total = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)                   # y · l
     top = tl.full([BLOCK_T], NOTHING_YET, tl.float32)                  # m, in units of log2 e
     weight = tl.zeros([BLOCK_T], tl.float32)                           # l
-    full_lo, full_hi, lo, before, masked = span(
+    lo, full_lo, full_hi, hi = span(
         t0 + shift, tl.minimum(t0 + BLOCK_T, T) - 1 + shift, ahead, behind, S, reach, b * tiles + tile, BLOCK_S
     )
-    for s0 in range(full_lo, full_hi, BLOCK_S):
-        total, top, weight = _take_in(
-            total, top, weight, q_tile, k, v, k_s, v_s, document, own, t + shift, s0, S, ahead, behind, scale,
-            softcap, D, SOFTCAP, False, PRECISION, BLOCK_S, BLOCK_D,
-        )  # fmt: skip
-    for i in range(masked):
-        s0 = masked_tile(i, lo, before, full_hi, BLOCK_S)
-        total, top, weight = _take_in(
-            total, top, weight, q_tile, k, v, k_s, v_s, document, own, t + shift, s0, S, ahead, behind, scale,
-            softcap, D, SOFTCAP, True, PRECISION, BLOCK_S, BLOCK_D,
-        )  # fmt: skip
+    for s0 in range(lo, hi, BLOCK_S):
+        k_tile = rows(k, s0, S, k_s, BLOCK_S, D, BLOCK_D)              # (BLOCK_S, BLOCK_D)
+        s = tl.dot(q_tile, k_tile.T, input_precision=PRECISION)        # (BLOCK_T, BLOCK_S)
+        unit = scale * LOG2E
+        if SOFTCAP:
+            s, _ = capped(s, scale, softcap)
+            unit = 1.0
+        if (s0 < full_lo) | (s0 >= full_hi):
+            s = tl.where(may_see(t + shift, s0, S, ahead, behind, own, document, BLOCK_S), s, float("-inf"))
+        new_top = tl.maximum(top, tl.max(s, 1) * unit)
+        p = tl.exp2(s * unit - new_top[:, None])                       # one multiply-add per score
+        shrink = tl.exp2(top - new_top)
+        weight = weight * shrink + tl.sum(p, 1)
+        v_tile = rows(v, s0, S, v_s, BLOCK_S, D, BLOCK_D)              # (BLOCK_S, BLOCK_D)
+        total = tl.dot(p.to(v_tile.dtype), v_tile, total * shrink[:, None], input_precision=PRECISION)
+        top = new_top
 
     store_rows(y, total / weight[:, None], t0, T, y_t, BLOCK_T, D, BLOCK_D)
-    tl.store(lse + bh.to(tl.int64) * T + t, (top + tl.log2(weight)) * LN2, mask=t < T)
+    lse_tile = tl.where(t < T, (top + tl.log2(weight)) * LN2, float("inf"))  # weight 0 to queries that are not there
+    tl.store(lse + tl.cast(bh, tl.int64) * lse_h + t, lse_tile, mask=t < lse_h)
 
 
-@triton.jit
-def _take_in(
-    total, top, weight, q_tile, k, v, k_s, v_s, document, own, position, s0, S, ahead, behind, scale, softcap,
-    D: tl.constexpr, SOFTCAP: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK_S: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
-    """One tile of keys and values joins the running softmax."""
-    k_tile = rows(k, s0, S, k_s, BLOCK_S, D, BLOCK_D, not MASKED)      # (BLOCK_S, BLOCK_D)
-    s = tl.dot(q_tile, k_tile.T, input_precision=PRECISION)            # (BLOCK_T, BLOCK_S)
-    unit = scale * LOG2E
-    if SOFTCAP:
-        s, _ = capped(s, scale, softcap)
-        unit = 1.0
-    if MASKED:
-        s = tl.where(may_see(position, s0, S, ahead, behind, own, document, BLOCK_S), s, float("-inf"))
-    new_top = tl.maximum(top, tl.max(s, 1) * unit)
-    p = tl.exp2(s * unit - new_top[:, None])                           # one multiply-add per score
-    shrink = tl.exp2(top - new_top)
-    v_tile = rows(v, s0, S, v_s, BLOCK_S, D, BLOCK_D, not MASKED)      # (BLOCK_S, BLOCK_D)
-    total = tl.dot(p.to(v_tile.dtype), v_tile, total * shrink[:, None], input_precision=PRECISION)
-    return total, new_top, weight * shrink + tl.sum(p, 1)
+def tiles(arch: int, width: int, itemsize: int, extra: bool) -> Tiles:
+    """Sides, warps and pipeline stages for heads of `width` (a power of two) on compute capability `arch`.
 
-
-def tiles(arch: int, width: int, itemsize: int) -> Tiles:
-    """Sides, warps and pipeline stages for heads of `width` (a power of two) on compute capability `arch`."""
+    extra: a softcap or documents need registers too. As large as the registers allow: `manifest` has the proof.
+    """
     if arch == 0:
         return Tiles(32, 16, 4, 1)  # small ones, so that small tensors have many
     if itemsize == 4:
-        return Tiles(64, 32, 4, 2) if width <= 128 else Tiles(32, 32, 8, 1)
-    if arch in (90, 100, 103):
-        return Tiles(128, 128, 8, 2) if width <= 64 else Tiles(128, 64, 8, 2)
-    if width <= 64:
-        return Tiles(128, 64, 4, 3)
-    return Tiles(128, 32, 8, 2) if width <= 128 else Tiles(64, 32, 8, 1)
+        return Tiles(64, 32, 8, 2) if width <= 64 else Tiles(32, 32, 8, 1)
+    if arch in HOPPER_AND_LATER:
+        return Tiles(128, 128, 8, 2) if width <= 64 or (width <= 128 and not extra) else Tiles(128, 64, 8, 2)
+    return Tiles(128, 64, 8, 2) if width <= 64 or (width <= 128 and not extra) else Tiles(64, 64, 8, 1)
 
 
 def forward(
@@ -120,12 +105,12 @@ def forward(
     """y (B, H, T, D) laid out in memory as q, and lse (B, H, T) in float32. softcap 0: none."""
     (B, H, T, D), (G, S) = q.shape, k.shape[1:3]
     width = max(16, next_power_of_2(D))
-    side = tiles(arch_of(q), width, q.element_size())
-    y, lse = torch.empty_like(q), q.new_empty((B, H, T), dtype=torch.float32)
+    side = tiles(arch_of(q), width, q.element_size(), softcap != 0 or document is not None)
+    y, lse = torch.empty_like(q), per_query(q)
     reach = document_tiles(document, (S - T, T), (0, S), (side.t, side.s))
     launch(
         _forward_kernel, (cdiv(T, side.t) * B * H,), q, k, v, y, lse, document, reach,
-        *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *y.stride()[:3],
+        *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *y.stride()[:3], lse.stride(1),
         None if document is None else document.stride(0), H, G, T, S, ahead, behind, scale, softcap,
         D=D, SOFTCAP=softcap != 0, PRECISION=dot_precision(q), BLOCK_D=width, **side.options(),
     )  # fmt: skip

@@ -25,10 +25,10 @@ LN2 = tl.constexpr(0.6931471805599453)
 
 @triton.jit
 def span(first, last, ahead, behind, count, reach, index, BLOCK: tl.constexpr):
-    """Tiles of the keys 0..count-1 that positions first..last see, of which everybody sees full_lo..full_hi.
+    """Of the keys 0..count-1, which tiles do the positions first..last see?
 
-    Returns full_lo, full_hi; and for the tiles that must be masked, which lie on both sides of these: where they
-    begin, how many come before full_lo, and how many there are in all.
+    Returns lo, full_lo, full_hi, hi: somebody sees something of lo..hi, everybody sees all of full_lo..full_hi,
+    which may be empty. All but hi are multiples of BLOCK.
     """
     lo = tl.maximum(first - behind, 0) // BLOCK * BLOCK
     hi = tl.minimum(last + ahead + 1, count)
@@ -36,16 +36,8 @@ def span(first, last, ahead, behind, count, reach, index, BLOCK: tl.constexpr):
     full_hi = tl.maximum(tl.minimum(first + ahead + 1, count), 0) // BLOCK * BLOCK
     if reach is not None:
         lo, hi = tl.maximum(lo, tl.load(reach + 2 * index)), tl.minimum(hi, tl.load(reach + 2 * index + 1))
-        full_hi = full_lo                                                  # ids must be compared one by one
-    full_lo, full_hi = tl.where(full_hi <= full_lo, lo, full_lo), tl.where(full_hi <= full_lo, lo, full_hi)
-    before = tl.cdiv(full_lo - lo, BLOCK)
-    return full_lo, full_hi, lo, before, before + tl.cdiv(tl.maximum(hi - full_hi, 0), BLOCK)
-
-
-@triton.jit
-def masked_tile(i, lo, before, full_hi, BLOCK: tl.constexpr):
-    """Where the i-th masked tile begins: those before the full ones, then those after."""
-    return tl.where(i < before, lo + i * BLOCK, full_hi + (i - before) * BLOCK)
+        full_hi = full_lo  # ids must be compared one by one
+    return lo, full_lo, full_hi, hi
 
 
 @triton.jit
@@ -122,14 +114,12 @@ def head(x, b, h, stride_b, stride_h):
 
 
 @triton.jit
-def rows(x, start, count, stride, BLOCK: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, WHOLE: tl.constexpr):
-    """Rows start.. of x as a tile (BLOCK, BLOCK_D); 0 beyond count (unless WHOLE: all are there) and beyond D."""
+def rows(x, start, count, stride, BLOCK: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Rows start.. of x as a tile (BLOCK, BLOCK_D); 0 beyond row count and channel D."""
     row, column = tl.arange(0, BLOCK)[:, None], tl.arange(0, BLOCK_D)[None, :]
     at = x + tl.cast(start, tl.int64) * stride + (row * stride + column)
-    if WHOLE:
-        if D == BLOCK_D:
-            return tl.load(at)
-        return tl.load(at, mask=column < D, other=0.0)
+    if D == BLOCK_D:
+        return tl.load(at, mask=row < count - start, other=0.0)
     return tl.load(at, mask=(row < count - start) & (column < D), other=0.0)
 
 
@@ -140,7 +130,19 @@ def store_rows(x, value, start, count, stride, BLOCK: tl.constexpr, D: tl.conste
     tl.store(at, value.to(x.dtype.element_ty), mask=(row < count - start) & (column < D))
 
 
+def per_query(q: Tensor) -> Tensor:
+    """A number per query, (B, H, T) in float32, not yet written. Rows are padded to multiples of 16.
+
+    Loads are wide only where the compiler knows that they begin and end at such multiples.
+    """
+    B, H, T = q.shape[:3]
+    return q.new_empty((B, H, cdiv(T, 16) * 16), dtype=torch.float32)[..., :T]
+
+
 # --- how large, how exact -------------------------------------------------------------------------------
+
+
+HOPPER_AND_LATER = (90, 100, 103)  # data-centre GPUs with 227 KB of shared memory and matrix units for four warps
 
 
 class Tiles(NamedTuple):

@@ -1,15 +1,18 @@
 """The one decision: what runs, why, and what a machine without Triton never notices."""
 
+import importlib
+import importlib.machinery
 import subprocess
 import sys
 import types
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
 import kernels
-from kernels import builtin, dispatch, reference
+from kernels import builtin, dispatch, reference, selftest
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,15 +46,15 @@ def test_an_unknown_wish_names_the_choices(wish):
         kernels.gelu(torch.zeros(1))
 
 
-@pytest.mark.parametrize("name", ["triton", "interpret"])
-def test_a_wish_that_cannot_be_met_says_so(wish, name):
-    """No kernel yet: torch runs, and explain() gives wish and reason."""
-    wish(name)
-    rows = kernels.explain()
+def test_a_wish_that_cannot_be_met_says_so(wish):
+    """Triton kernels on a machine without a GPU: torch runs, and explain() gives wish and reason."""
+    wish("triton")
+    rows = kernels.explain("cpu")
     assert [row.op for row in rows] == list(dispatch.OPS)
     for row in rows:
         assert row.choice == "torch"
-        assert name in row.reason and "no Triton kernel yet" in row.reason
+        assert "MINIGPT_KERNELS=triton, but" in row.reason
+        assert "need a GPU" in row.reason or row.op in ("swiglu", "gelu")
 
 
 def test_a_decision_is_made_once(wish):
@@ -65,30 +68,125 @@ def test_a_decision_is_made_once(wish):
 @pytest.mark.parametrize(
     "name, device, dtype, choice, reason",
     [
-        ("auto", "cuda", torch.bfloat16, "triton", "fits"),
         ("auto", "cpu", torch.float32, "torch", "need a GPU"),
-        ("auto", "cuda", torch.float64, "torch", "float64"),
+        ("auto", "cpu", torch.float64, "torch", "float64 asks for something else"),
+        ("auto", "mps", torch.float32, "torch", "tensors are on mps"),
         ("triton", "cpu", torch.float32, "torch", "need a GPU"),
-        ("interpret", "cpu", torch.float32, "interpret", "interpret"),
-        ("interpret", "cpu", torch.bfloat16, "torch", "float32 only"),
+        ("interpret", "cpu", torch.float32, "interpret", "MINIGPT_KERNELS=interpret"),
+        ("interpret", "cpu", torch.bfloat16, "interpret", "MINIGPT_KERNELS=interpret"),
+        ("interpret", "cuda", torch.float32, "torch", "tensors on the CPU"),
     ],
 )
-def test_a_triton_kernel_runs_where_it_fits(wish, monkeypatch, name, device, dtype, choice, reason):
-    """With a kernel in the table, each condition is told apart by its reason."""
-    monkeypatch.setitem(dispatch.TRITON_FILES, "gelu", "kernels_not_yet_written")
+def test_each_condition_has_its_reason(wish, monkeypatch, name, device, dtype, choice, reason):
+    """What a user reads who wonders why the fast kernel does not run."""
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
     wish(name)
-    row = dispatch.choose("gelu", device, dtype)
+    row = dispatch.choose("attention", torch.device(device), dtype)
     assert row.choice == choice
     assert reason in row.reason
 
 
-def test_a_triton_file_is_imported_when_chosen(monkeypatch):
-    """And taken from its own file."""
-    module = types.ModuleType("kernels_of_a_test")
-    module.gelu = lambda x: x + 1
-    monkeypatch.setitem(sys.modules, "kernels_of_a_test", module)
-    monkeypatch.setitem(dispatch.TRITON_FILES, "gelu", "kernels_of_a_test")
-    assert dispatch.load(dispatch.Choice("gelu", "triton", "")) is module.gelu
+@pytest.mark.parametrize(
+    "capability, cuda, choice, reason",
+    [((9, 0), "13.0", "triton", "fits"), ((7, 5), "13.0", "torch", "below"), ((9, 4), None, "torch", "NVIDIA")],
+)
+def test_a_gpu_is_asked_what_it_is(wish, monkeypatch, capability, cuda, choice, reason):
+    """Too old, or another maker's: torch runs there, as ever."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    row = dispatch.choose("attention", torch.device("cuda", 0), torch.bfloat16)
+    assert row.choice == choice
+    assert reason in row.reason
+
+
+def test_without_triton_torch_runs(monkeypatch):
+    """A Mac, a Windows laptop, an install without extras."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "triton is not installed" in dispatch.choose("attention", torch.device("cuda", 0), torch.bfloat16).reason
+
+
+def test_a_process_that_compiles_cannot_interpret(wish, monkeypatch):
+    """Triton decides when it is imported; what would be run then is said, with the way out."""
+    fake = types.ModuleType("triton")
+    fake.__spec__ = importlib.machinery.ModuleSpec("triton", None)
+    monkeypatch.setitem(sys.modules, "triton", fake)
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    wish("interpret")
+    assert "TRITON_INTERPRET=1" in dispatch.choose("attention", torch.device("cpu"), torch.float32).reason
+
+
+def test_an_uncovered_shape_falls_back_with_a_reason(wish):
+    """Never a crash: plain torch computes it, and explain() says why from then on."""
+    wish("interpret")
+    q = torch.randn(1, 2, 5, 16)
+    expected = reference.attention(q, q, q, alibi=torch.ones(2))
+    torch.testing.assert_close(kernels.attention(q, q, q, alibi=torch.ones(2)), expected)
+    row = next(row for row in kernels.explain("cpu") if row.op == "attention")
+    assert row.choice == "interpret"
+    assert "torch where alibi" in row.reason
+    torch.testing.assert_close(kernels.attention(q, q, q), reference.attention(q, q, q))
+
+
+# --- may this GPU be trusted? ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("op", dispatch.TRITON_FILES)
+def test_a_right_kernel_passes_its_self_test(op):
+    """Run in the interpreter here: the example is one the kernel covers, and the tolerance one it keeps."""
+    module = importlib.import_module(f"kernels.gpu.{dispatch.TRITON_FILES[op]}")
+    example = selftest.EXAMPLES[op](torch.device("cpu"), torch.bfloat16)
+    assert getattr(module, f"uncovered_{op}")(*example[0], **example[1]) is None
+    for dtype in (torch.float32, torch.bfloat16):
+        assert selftest.problem_with(op, getattr(module, op), torch.device("cpu"), dtype) is None
+
+
+def test_a_wrong_kernel_is_found_out_and_replaced(monkeypatch):
+    """One warning with the size of the error, and plain torch from then on: never wrong numbers."""
+    monkeypatch.setitem(dispatch._triton, "rms_norm", lambda *args: 1.1 * reference.rms_norm(*args))
+    monkeypatch.setattr(dispatch, "choose", lambda op, *where: dispatch.Choice(op, "triton", "fits"))
+    x = torch.randn(3, 8)
+    with pytest.warns(RuntimeWarning, match=r"rms_norm: its kernel is wrong on cpu: off by 1.0e-01.*plain torch"):
+        first = kernels.rms_norm(x, torch.ones(8), 1e-5)
+    torch.testing.assert_close(first, reference.rms_norm(x, torch.ones(8), 1e-5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # once is enough
+        kernels.rms_norm(x, torch.ones(8), 1e-5)
+    row = next(row for row in kernels.explain("cpu") if row.op == "rms_norm")
+    assert row.choice == "torch" and "wrong on cpu" in row.reason
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), None], ids=["NaN", "a crash"])
+def test_a_broken_kernel_is_found_out(wrong):
+    """A compiler that fails, or numbers that are none, are reasons like any other."""
+
+    def op(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+        if wrong is None:
+            raise RuntimeError("out of resource: shared memory")
+        return x * weight * wrong
+
+    problem = selftest.problem_with("rms_norm", op, torch.device("cpu"), torch.float32)
+    assert "wrong" in problem or "out of resource" in problem
+
+
+# --- inside torch.compile -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["auto", "interpret"])
+def test_the_choice_is_a_constant_to_the_compiler(wish, name):
+    """The whole of a decision, import and fallback included, inside one graph: fullgraph=True, first call."""
+    wish(name)
+    q = torch.randn(1, 2, 9, 16, requires_grad=True)
+
+    def model(q: torch.Tensor) -> torch.Tensor:
+        return kernels.attention(q, q, kernels.rms_norm(q, torch.ones(16), 1e-5)).sin()
+
+    eager = model(q)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    dispatch.forget()
+    torch.testing.assert_close(compiled(q), eager)
+    torch.testing.assert_close(torch.autograd.grad(compiled(q).sum(), q), torch.autograd.grad(eager.sum(), q))
+    assert {row.choice for row in kernels.explain("cpu")} <= {"torch", "interpret"}
 
 
 def test_the_cellar_stands_alone():

@@ -11,7 +11,7 @@ from budget import assert_within_budget
 from torch import Tensor
 
 import kernels
-from kernels import builtin, dispatch, reference
+from kernels import builtin, dispatch, quantization, reference
 
 SEEDS = range(12)
 
@@ -41,6 +41,41 @@ def attention_case(pick: random.Random) -> Case:
         how["document"] = None if document is None else torch.zeros_like(document)
     q, k, v = randn(B, H, T, D), randn(B, G, S, D), randn(B, G, S, D)
     return Case((q, k, v), lambda op, *qkv: op(*qkv, **how))
+
+
+def decode_attention_case(pick: random.Random) -> Case:
+    B, G, D, page = pick.choice([1, 3]), pick.choice([1, 2]), pick.choice([2, 8]), pick.choice([1, 4])
+    pages, H = torch.randperm(12)[: 4 * B].view(B, 4).int(), G * pick.choice([1, 3])
+    how = {
+        "window": pick.choice([None, 1, 6]),
+        "softcap": pick.choice([None, 5.0]),
+        "return_lse": pick.random() < 0.5,
+    }
+    lengths = torch.randint(1, 4 * page + 1, (B,))
+    stored = randn(12, G, page, D), randn(12, G, page, D)
+    return Case((randn(B, H, D), *stored), lambda op, q, k, v: op(q, k, v, pages, lengths, **how), graded=False)
+
+
+def quantized_linear_case(pick: random.Random) -> Case:
+    quantize = pick.choice([quantization.quantize_int8, lambda w: quantization.quantize_int4(w, 32)])
+    weight, scale = quantize(randn(pick.choice([1, 5]), 64))
+    return Case((randn(*pick.choice([(), (3,)]), 64),), lambda op, x: op(x, weight, scale), graded=False)
+
+
+def add_rms_norm_case(pick: random.Random) -> Case:
+    shape = (*pick.choice([(1,), (3,), (2, 5)]), pick.choice([2, 7, 64]))
+    tensors = (randn(*shape) * 3, randn(*shape), randn(shape[-1]))
+    return Case(tensors, lambda op, x, residual, w: op(x, residual, w, 1e-5))
+
+
+def rms_norm_rotary_case(pick: random.Random) -> Case:
+    T, D = pick.choice([1, 2, 9]), pick.choice([6, 16])
+    angle = torch.arange(T)[:, None] * 0.5 ** torch.arange(D // 2)  # (T, D/2)
+
+    def call(op: Callable[..., Tensor], x: Tensor, w: Tensor) -> Tensor:
+        return op(x, w, 1e-5, angle.cos().to(wide(x)), angle.sin().to(wide(x)))
+
+    return Case((randn(2, 3, T, D), randn(D)), call)
 
 
 def rms_norm_case(pick: random.Random) -> Case:
@@ -107,14 +142,18 @@ def adamw_case(pick: random.Random) -> Case:
 
 CASES = {
     "attention": attention_case,
+    "decode_attention": decode_attention_case,
     "rms_norm": rms_norm_case,
+    "add_rms_norm": add_rms_norm_case,
     "layer_norm": layer_norm_case,
     "rotary": rotary_case,
+    "rms_norm_rotary": rms_norm_rotary_case,
     "linear_cross_entropy": linear_cross_entropy_case,
     "swiglu": swiglu_case,
     "gelu": gelu_case,
     "newton_schulz": newton_schulz_case,
     "adamw_": adamw_case,
+    "quantized_linear": quantized_linear_case,
 }
 
 

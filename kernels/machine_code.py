@@ -13,6 +13,7 @@ numbers divide by 16, which are 1. Otherwise the code would be another than the 
 import argparse
 import concurrent.futures
 import multiprocessing
+import os
 import re
 import subprocess
 import sys
@@ -25,7 +26,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kernels.launch import Launch, on_paper
+from kernels import interpreter
+from kernels.launch import Launch
 
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024}  # bytes a program may ask for (CUDA programming guide, table 30)
 TYPES = {
@@ -115,45 +117,105 @@ def _tool(name: str, *arguments: str) -> str:
     return subprocess.run([tool, *arguments], capture_output=True, text=True, check=True).stdout
 
 
-# --- the whole manifest ---------------------------------------------------------------------------------
+# --- what is wanted -------------------------------------------------------------------------------------
+
+SMALL_TILES = {  # kernels whose tiles have fewer rows than Hopper's matrix instructions take, 64
+    "decode_attention._split_kernel": "one query, and the query heads of one key head",
+    "quantized_linear._few_rows_kernel": "at most 16 rows",
+}
+NARROW = {  # kernels that hardly read: how wide does not matter
+    "attention_tiles._document_tiles_kernel": "ids, once per tile",
+    "decode_attention._merge_kernel": "a handful of parts",
+}
 
 
 class Row(NamedTuple):
     """One launch of one entry of the manifest, on one architecture."""
 
     entry: str
-    kernel: str
+    kernel: str       # file and function
     arch: int
+    multiplies: bool  # a product of tiles in half precision, which belongs on the matrix units
     report: Report
-    allowed: str  # why registers may spill; "" if they must not
+    amiss: list[str]  # what is not as wanted, in words
 
 
-def launches_of(entry: str, arch: int) -> list[Launch]:
-    """What the entry launches."""
-    from kernels.manifest import ENTRIES
-
-    with on_paper(arch) as page:
-        ENTRIES[entry].call()
-    return page
+def amiss(kernel: str, arch: int, multiplies: bool, report: Report, *, stack: int, narrow: str) -> list[str]:
+    """What is not as wanted. stack: bytes of registers that may spill; narrow: why rows may be read in pieces, or ""."""
+    found = []
+    if report.stack > stack or (report.spills and not stack):
+        found.append(f"registers spill: {report.stack} bytes, {report.spills} instructions")
+    if report.shared > SHARED_LIMIT[arch]:
+        found.append(f"{report.shared} bytes of shared memory, of {SHARED_LIMIT[arch]}")
+    if multiplies and not report.wgmma + report.mma:
+        found.append("a product of tiles runs beside the matrix units")
+    if arch == 90 and report.mma and kernel not in SMALL_TILES:
+        found.append(f"{report.mma} matrix instructions of the kind before Hopper's")
+    if not multiplies and not report.wide_loads and kernel not in NARROW and not narrow:
+        found.append(f"none of {report.narrow_loads} loads is 16 bytes wide")
+    if not multiplies and not report.wide_stores and report.narrow_stores > 2 and not narrow:
+        found.append(f"none of {report.narrow_stores} stores is 16 bytes wide")
+    return found
 
 
 def rows_of(entry: str, arch: int) -> list[Row]:
     """Compile and read every launch of an entry."""
-    from kernels.manifest import ENTRIES
+    from kernels.manifest import ENTRIES, launches_of
 
-    spills, rows = ENTRIES[entry].spills, []
+    rows = []
     for launch in launches_of(entry, arch):
-        name = launch.kernel.__name__
-        rows.append(Row(entry, name, arch, read(launch, arch), spills.get((name, arch), "")))
+        function = launch.kernel.fn
+        kernel = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+        half = any(isinstance(x, Tensor) and x.dtype.itemsize == 2 for x in launch.arguments.values())
+        multiplies = half and "tl.dot(" in launch.kernel.src
+        report, allowed = read(launch, arch), ENTRIES[entry]
+        stack = allowed.stack_allowed(function.__name__, arch)
+        wrong = amiss(kernel, arch, multiplies, report, stack=stack, narrow=allowed.narrow)
+        rows.append(Row(entry, kernel, arch, multiplies, report, wrong))
     return rows
 
 
-def all_rows(word: str, archs: tuple[int, ...], processes: int) -> Iterator[Row]:
-    """The manifest's entries whose name contains `word`, several at a time, each in the order of the manifest."""
+def all_rows(word: str = "", archs: tuple[int, ...] = (80, 90), processes: int | None = None) -> Iterator[Row]:
+    """The manifest's entries whose name contains `word`, in order, compiled on all cores."""
     from kernels.manifest import ENTRIES
 
     work = [(entry, arch) for entry in ENTRIES if word in entry for arch in archs]
-    context = multiprocessing.get_context("spawn")  # the parent may have chosen the interpreter, or started CUDA
-    with concurrent.futures.ProcessPoolExecutor(processes, context) as pool:
+    if not work:
+        raise ValueError(f"no entry of the manifest contains {word!r}; there are: {', '.join(ENTRIES)}")
+    context = multiprocessing.get_context("spawn")  # the parent may have started CUDA, or interpret
+    processes = processes or os.cpu_count()
+    with concurrent.futures.ProcessPoolExecutor(processes, context, initializer=_compile_in_this_process) as pool:
         for rows in pool.map(rows_of, *zip(*work, strict=True)):
             yield from rows
+
+
+def _compile_in_this_process() -> None:
+    os.environ.pop(interpreter.VARIABLE, None)
+
+
+def main() -> int:
+    """Print the table; 1 if something is amiss."""
+    parser = argparse.ArgumentParser(prog="python -m kernels.machine_code", description="Compile for GPUs not there.")
+    parser.add_argument("word", nargs="?", default="", help="only entries whose name contains it")
+    columns = "{:4} {:>9} {:>5} {:>6} {:>7} {:>5} {:>4} {:>9} {:>9} {:>6} {:>5}  {:38} {}"
+    print(columns.format("arch", "registers", "stack", "spills", "shared", "wgmma", "mma", "loads", "stores", "instr.",
+                         "s", "kernel", "entry; loads and stores: 16 bytes wide / narrower"))  # fmt: skip
+    failures = 0
+    try:
+        for row in all_rows(parser.parse_args().word):
+            r = row.report
+            loads, stores = f"{r.wide_loads}/{r.narrow_loads}", f"{r.wide_stores}/{r.narrow_stores}"
+            print(columns.format(row.arch, r.registers, r.stack, r.spills, r.shared, r.wgmma, r.mma, loads, stores,
+                                 r.instructions, f"{r.seconds:.1f}", row.kernel, row.entry), flush=True)  # fmt: skip
+            failures += bool(row.amiss)
+            for wrong in row.amiss:
+                print(f"     amiss: {wrong}", flush=True)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{failures} launches are amiss" if failures else "every launch is as wanted")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,14 +11,30 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from kernels.launch import Launch, on_paper
+
 BF16, FP32 = torch.bfloat16, torch.float32
+
+
+class Allowance(NamedTuple):
+    """How many bytes of a kernel's registers may spill on one architecture, and why."""
+
+    kernel: str
+    arch: int
+    stack: int
+    reason: str
 
 
 class Entry(NamedTuple):
     """One call of an op, and what its kernels may do that others must not."""
 
     call: Callable[[], object]
-    spills: dict[tuple[str, int], str] = {}  # noqa: RUF012 (kernel, arch) -> why its registers may spill
+    spills: Allowance | None = None
+    narrow: str = ""  # why it may read and write less than 16 bytes at a time
+
+    def stack_allowed(self, kernel: str, arch: int) -> int:
+        """Bytes."""
+        return self.spills.stack if self.spills and (kernel, arch) == self.spills[:2] else 0
 
 
 def _meta(*shape: int, dtype: torch.dtype = BF16) -> Tensor:
@@ -136,20 +152,20 @@ def _quantized(bits: int, rows: int, *, dtype: torch.dtype = BF16) -> Callable[[
 
 # --- the list -------------------------------------------------------------------------------------------
 
-ODD = "two loads more than at a T that divides by 16: 32 bytes, under Triton 3.6 only"
-CAPPED = "the softcap's slope: 8 bytes, under Triton 3.6 only"
-WIDE = "the gradients of 64 keys of 256 channels alone are half of all registers"
+WIDE = Allowance("_dkdv_kernel", 90, 104, "gradients of 64 keys of 256 channels are half of all registers; Triton 3.9")
+CAPPED = Allowance("_dkdv_kernel", 90, 16, "the softcap's slope; Triton 3.6")
+ODD = Allowance("_symmetric_kernel", 80, 16, "addresses of rows that are not aligned; Triton 3.6")
 
 ENTRIES: dict[str, Entry] = {
     "attention 64": Entry(_attention(64)),
     "attention 128": Entry(_attention(128)),
-    "attention 256": Entry(_attention(256), {("_dkdv_kernel", 90): WIDE}),
+    "attention 256": Entry(_attention(256), WIDE),
     "attention 80": Entry(_attention(80)),
     "attention 16": Entry(_attention(16)),
-    "attention 64, odd T": Entry(_attention(64, T=1001), {("_dkdv_kernel", 90): ODD}),
+    "attention 64, odd T": Entry(_attention(64, T=1001)),
     "attention 64, 4 query heads a key head": Entry(_attention(64, groups=4)),
     "attention 64, softcap": Entry(_attention(64, softcap=30.0)),
-    "attention 128, softcap": Entry(_attention(128, softcap=30.0), {("_dkdv_kernel", 90): CAPPED}),
+    "attention 128, softcap": Entry(_attention(128, softcap=30.0), CAPPED),
     "attention 64, documents": Entry(_attention(64, document=True)),
     "attention 128, documents": Entry(_attention(128, document=True)),
     "attention 64, float16": Entry(_attention(64, dtype=torch.float16)),
@@ -177,14 +193,21 @@ ENTRIES: dict[str, Entry] = {
     "rotary 64": Entry(_rotary(64)),
     "rotary 128": Entry(_rotary(128)),
     "rotary 64, float32": Entry(_rotary(64, dtype=FP32)),
-    "rotary 128, one token": Entry(_rotary(128, T=1)),
+    "rotary 128, one token": Entry(_rotary(128, T=1), narrow="a tile is a token of four heads: 1 KB"),
     "adamw_": Entry(_adamw(FP32, copied=False)),
     "adamw_, bfloat16 gradients and copies, clipped": Entry(_adamw(BF16, copied=True)),
     "newton_schulz": Entry(_symmetric(768, 3072)),
-    "newton_schulz, odd sides": Entry(_symmetric(767, 3071)),
+    "newton_schulz, odd sides": Entry(_symmetric(767, 3071), ODD, narrow="rows of odd length are not aligned"),
     "newton_schulz, float32": Entry(_symmetric(768, 3072, dtype=FP32)),
     "quantized_linear int8, 1 row": Entry(_quantized(8, 1)),
     "quantized_linear int8, 16 rows": Entry(_quantized(8, 16)),
     "quantized_linear int4, 1 row": Entry(_quantized(4, 1)),
     "quantized_linear int4, 16 rows": Entry(_quantized(4, 16)),
 }
+
+
+def launches_of(entry: str, arch: int) -> list[Launch]:
+    """What the entry launches on a GPU of that compute capability."""
+    with on_paper(arch) as page:
+        ENTRIES[entry].call()
+    return page

@@ -17,6 +17,7 @@ Source: Dao 2023, "FlashAttention-2", algorithm 2.
 """
 
 import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -30,6 +31,7 @@ from kernels.gpu.attention_tiles import (
     dot_precision,
     head,
     may_see,
+    per_query,
     rows,
     span,
     store_rows,
@@ -42,15 +44,15 @@ def _delta_kernel(
     y, dy, dlse, delta, y_b, y_h, y_t, dy_b, dy_h, dy_t, dlse_h, delta_h, H, T,
     D: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """delta = rowsum(dy · y) - dlse."""
-    tiles = tl.cdiv(T, BLOCK_T)
+    """delta = rowsum(dy · y) - dlse, and 0 where no query is."""
+    tiles = tl.cdiv(delta_h, BLOCK_T)
     bh, t0 = tl.program_id(0) // tiles, tl.program_id(0) % tiles * BLOCK_T
     b, h, t = bh // H, bh % H, t0 + tl.arange(0, BLOCK_T)
     y_tile = rows(head(y, b, h, y_b, y_h), t0, T, y_t, BLOCK_T, D, BLOCK_D).to(tl.float32)
     dy_tile = rows(head(dy, b, h, dy_b, dy_h), t0, T, dy_t, BLOCK_T, D, BLOCK_D).to(tl.float32)
     bh = tl.cast(bh, tl.int64)
     dlse_tile = tl.load(dlse + bh * dlse_h + t, mask=t < T, other=0.0)
-    tl.store(delta + bh * delta_h + t, tl.sum(y_tile * dy_tile, 1) - dlse_tile, mask=t < delta_h)
+    tl.store(delta + bh * delta_h + t, tl.sum(y_tile * dy_tile, 1) - dlse_tile)
 
 
 @triton.jit
@@ -86,8 +88,8 @@ def _dkdv_kernel(
             q_tile = rows(q_head, t0, T, q_t, BLOCK_T, D, BLOCK_D)     # (BLOCK_T, BLOCK_D)
             dy_tile = rows(dy_head, t0, T, dy_t, BLOCK_T, D, BLOCK_D)  # (BLOCK_T, BLOCK_D)
             t = t0 + tl.arange(0, BLOCK_T)
-            lse_tile = tl.load(lse + row + t, mask=t < lse_h, other=float("inf"))  # where no query is, weight 0
-            delta_tile = tl.load(delta + row + t, mask=t < lse_h, other=0.0)
+            lse_tile = tl.load(lse + row + t)  # inf where no query is: weight 0
+            delta_tile = tl.load(delta + row + t)
             scores = tl.dot(k_tile, q_tile.T, input_precision=PRECISION)       # (BLOCK_S, BLOCK_T)
             dp = tl.dot(v_tile, dy_tile.T, input_precision=PRECISION)          # (BLOCK_S, BLOCK_T)
             scores, slope = _in_log2(scores, scale, softcap, SOFTCAP)
@@ -135,8 +137,8 @@ def _dq_kernel(
     q_tile = rows(head(q, b, h, q_b, q_h), t0, T, q_t, BLOCK_T, D, BLOCK_D)
     dy_tile = rows(head(dy, b, h, dy_b, dy_h), t0, T, dy_t, BLOCK_T, D, BLOCK_D)
     row = tl.cast(bh, tl.int64) * lse_h + t
-    lse_tile = tl.load(lse + row, mask=t < lse_h, other=float("inf"))
-    delta_tile = tl.load(delta + row, mask=t < lse_h, other=0.0)
+    lse_tile = tl.load(lse + row)
+    delta_tile = tl.load(delta + row)
     dq_tile = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
     lo, full_lo, full_hi, hi = span(
         t0 + shift, tl.minimum(t0 + BLOCK_T, T) - 1 + shift, ahead, behind, S, reach, b * tiles + tile, BLOCK_S
@@ -204,9 +206,11 @@ def backward(
     dy = dy if dy.stride(-1) == 1 else dy.contiguous()
     dlse = dlse.contiguous()
     dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-    delta = lse.new_empty(lse.stride(0) * B).as_strided(lse.shape, lse.stride())  # rows as far apart as lse's
+    delta = per_query(q)
+    if lse.stride() != delta.stride():  # whoever kept lse copied it, and lost its rows' padding
+        lse = F.pad(lse, (0, delta.stride(1) - T), value=float("inf"))[..., :T]
     launch(
-        _delta_kernel, (cdiv(T, 64) * B * H,), y, dy, dlse, delta, *y.stride()[:3], *dy.stride()[:3],
+        _delta_kernel, (delta.stride(1) // 64 * B * H,), y, dy, dlse, delta, *y.stride()[:3], *dy.stride()[:3],
         dlse.stride(1), delta.stride(1), H, T, D=D, BLOCK_T=64, BLOCK_D=width,
     )  # fmt: skip
     strides = (*q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *dy.stride()[:3])

@@ -131,17 +131,18 @@ def store_rows(x, value, start, count, stride, BLOCK: tl.constexpr, D: tl.conste
 
 
 def per_query(q: Tensor) -> Tensor:
-    """A number per query, (B, H, T) in float32, not yet written. Rows are padded to multiples of 16.
+    """A number per query, (B, H, T) in float32, not yet written. Rows are padded to whole tiles.
 
-    Loads are wide only where the compiler knows that they begin and end at such multiples.
+    So every load is whole, and needs no mask: registers that the backward pass does not have.
     """
     B, H, T = q.shape[:3]
-    return q.new_empty((B, H, cdiv(T, 16) * 16), dtype=torch.float32)[..., :T]
+    return q.new_empty((B, H, cdiv(T, LARGEST) * LARGEST), dtype=torch.float32)[..., :T]
 
 
 # --- how large, how exact -------------------------------------------------------------------------------
 
 
+LARGEST = 128  # queries in a tile; all others divide it
 HOPPER_AND_LATER = (90, 100, 103)  # data-centre GPUs with 227 KB of shared memory and matrix units for four warps
 
 

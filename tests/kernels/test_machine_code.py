@@ -1,0 +1,125 @@
+"""The machine code of every launch, compiled for two GPUs that are not here: no spills, the right instructions."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import torch
+
+from kernels import machine_code, manifest
+from kernels.machine_code import Report, Row, amiss
+
+pytest.importorskip("triton")
+KERNELS = Path(machine_code.__file__).parent
+FINE = Report(
+    registers=128, stack=0, spills=0, shared=1024, wgmma=0, mma=0, wide_loads=4, wide_stores=2, narrow_loads=1,
+    narrow_stores=0, instructions=500, seconds=1.0,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Row]:
+    """Everything, compiled once, on all cores, in processes that compile: this one may interpret."""
+    return list(machine_code.all_rows())
+
+
+@pytest.mark.parametrize("entry", manifest.ENTRIES)
+def test_every_launch_is_as_wanted(rows, entry):
+    """Each of these defects is invisible to a test of the results, and costs a factor."""
+    own = [row for row in rows if row.entry == entry]
+    assert {row.arch for row in own} == {80, 90}
+    wrong = {f"{row.kernel} on {row.arch}": row.amiss for row in own if row.amiss}
+    assert not wrong
+
+
+def test_matrix_kernels_are_recognised(rows):
+    """The rules for products would pass silently over kernels that are not known to multiply."""
+    multiplying = {row.kernel.split(".")[0] for row in rows if row.multiplies}
+    assert multiplying == {
+        "attention_forward", "attention_backward", "decode_attention", "newton_schulz", "quantized_linear",
+    }  # fmt: skip
+    assert all(row.report.wgmma for row in rows if row.kernel.startswith("attention_forward") and row.arch == 90
+               and "float32" not in row.entry)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change, kernel, multiplies, message",
+    [
+        ({"stack": 8}, "a.b", False, "spill: 8 bytes"),
+        ({"spills": 1}, "a.b", False, "1 instructions"),
+        ({"shared": 300_000}, "a.b", False, "300000 bytes of shared memory"),
+        ({}, "a.b", True, "beside the matrix units"),
+        ({"mma": 4, "wgmma": 4}, "a.b", True, "before Hopper's"),
+        ({"wide_loads": 0}, "a.b", False, "none of 1 loads"),
+        ({"wide_stores": 0, "narrow_stores": 3}, "a.b", False, "none of 3 stores"),
+    ],
+)
+def test_each_defect_is_called_by_its_name(change, kernel, multiplies, message):
+    """The rules, one by one."""
+    assert amiss(kernel, 90, False, FINE, stack=0, narrow="") == []
+    found = amiss(kernel, 90, multiplies, FINE._replace(**change), stack=0, narrow="")
+    assert any(message in line for line in found), found
+
+
+def test_a_reason_allows_what_it_names_and_nothing_else():
+    """An allowance for spilled registers must not hide an old instruction."""
+    spilling = FINE._replace(stack=8, spills=2, mma=1, wgmma=1)
+    old = "1 matrix instructions of the kind before Hopper's"
+    assert amiss("a.b", 90, True, spilling, stack=8, narrow="") == [old]
+    assert amiss("a.b", 90, True, spilling, stack=4, narrow="") == ["registers spill: 8 bytes, 2 instructions", old]
+    narrow = FINE._replace(wide_loads=0, wide_stores=0, narrow_stores=9)
+    assert amiss("a.b", 90, False, narrow, stack=0, narrow="why") == []
+
+
+def jitted_functions() -> dict[str, set[str]]:
+    """file.function of everything under @triton.jit -> the names it uses."""
+    found = {}
+    for path in sorted((KERNELS / "gpu").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and any(ast.unparse(d) == "triton.jit" for d in node.decorator_list):
+                used = {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
+                found[f"{path.stem}.{node.name}"] = used
+    return found
+
+
+def test_no_kernel_is_missing_from_the_manifest():
+    """Every function under @triton.jit is launched by an entry or used by one that is."""
+    launched = {
+        f"{launch.kernel.fn.__module__.rpartition('.')[2]}.{launch.kernel.fn.__name__}"
+        for entry in manifest.ENTRIES
+        for launch in manifest.launches_of(entry, 90)
+    }
+    functions = jitted_functions()
+    assert launched <= set(functions)
+    reached, names = set(launched), set()
+    while True:
+        names = set().union(*(functions[function] for function in reached))
+        further = {function for function in functions if function.split(".")[1] in names} - reached
+        if not further:
+            break
+        reached |= further
+    assert set(functions) == reached
+
+
+def test_only_the_door_launches():
+    """A launch beside `launch` would be in no manifest, and would not run in the interpreter."""
+    for path in (KERNELS / "gpu").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            called = isinstance(node, ast.Call) and isinstance(node.func, ast.Subscript)
+            assert not called, f"{path.name}: {ast.unparse(node)[:60]}"
+
+
+def test_a_compiled_launch_knows_what_divides():
+    """As the just-in-time compiler does: 1 is a constant, multiples of 16 are known as such, None is no argument."""
+    assert machine_code._specialised(torch.empty(4, dtype=torch.bfloat16)) == ("*bf16", True)
+    assert machine_code._specialised(torch.empty(4, dtype=torch.bfloat16)[1:]) == ("*bf16", False)
+    assert machine_code._specialised(48) == ("i32", True)
+    assert machine_code._specialised(2**31) == ("i64", True)
+    assert machine_code._specialised(0.5) == ("fp32", False)
+
+
+def test_an_unknown_word_names_the_entries(monkeypatch, capsys):
+    """Exit status 2, and what there is."""
+    monkeypatch.setattr("sys.argv", ["machine_code", "convolution"])
+    assert machine_code.main() == 2
+    assert "attention 64" in capsys.readouterr().err

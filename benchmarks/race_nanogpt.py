@@ -4,8 +4,8 @@
     python benchmarks/race_nanogpt.py --peer PATH/TO/nanoGPT --data input.txt --train    also 2,000 steps of each
 
 Shape and recipe are those of nanoGPT's README for a CPU: 4 layers, 4 heads, 128 wide, context 64, 12 sequences a step,
-AdamW. Each trains as it comes, in a process of its own: nanoGPT on the text's 65 characters with torch.optim.AdamW, ours
-on 256 bytes with the pieces of our loop, after the same preparation of the process as in train.py. First both get equal
+AdamW. Each trains as it comes, in a process of its own: nanoGPT on the text's 65 characters with torch.optim.AdamW,
+ours on 256 bytes with the pieces of our loop, after the same preparation of the process as in train.py. First both get equal
 weights and must give the same loss. Then the two take turns, 20 steps each, so that a busy machine slows both; the
 figure is the median of the ratios of neighbouring turns.
 """
@@ -24,12 +24,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from minigpt import presets  # noqa: E402
-from minigpt.model.gpt import GPT  # noqa: E402
-from minigpt.optim.clip import clip_  # noqa: E402
-from minigpt.optim.groups import build_optimizer  # noqa: E402
-from minigpt.optim.schedule import lr_at  # noqa: E402
-from minigpt.runtime import device  # noqa: E402
+from minigpt import presets
+from minigpt.model.gpt import GPT
+from minigpt.optim.clip import clip_
+from minigpt.optim.groups import build_optimizer
+from minigpt.optim.schedule import lr_at
+from minigpt.runtime import device
 
 RUN = presets.nanogpt_char()
 STEPS, TURN = RUN.train.max_steps, 20

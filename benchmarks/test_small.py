@@ -1,6 +1,6 @@
 """Small benchmarks, each pair on the same inputs and checked for equal results first.
 
-    pytest benchmarks --benchmark-only --benchmark-group-by=group      on a quiet machine; read the ratios, not the times
+    pytest benchmarks --benchmark-only --benchmark-group-by=group      on a quiet machine; read the ratios
 
 Absolute times of shared machines mean little; within one group the two are measured in one run.
 """
@@ -56,7 +56,8 @@ def encode_ours(tokenizer, text):
 def encode_tiktoken(tokenizer, text):
     tiktoken = pytest.importorskip("tiktoken")
     ranks = {tokenizer.token_bytes(i): i for i in range(tokenizer.n_vocab) if not tokenizer.is_special_token(i)}
-    return tiktoken.Encoding("ours", pat_str=tokenizer.pattern, mergeable_ranks=ranks, special_tokens={}).encode_ordinary
+    theirs = tiktoken.Encoding("ours", pat_str=tokenizer.pattern, mergeable_ranks=ranks, special_tokens={})
+    return theirs.encode_ordinary
 
 
 def encode_huggingface(tokenizer, text, tmp_path_factory):
@@ -100,7 +101,8 @@ def test_linear_cross_entropy(benchmark, which):
     op = {"kernels": kernels.linear_cross_entropy, "reference": reference.linear_cross_entropy}[which]
     x, weight = torch.randn(2048, 256, requires_grad=True), torch.randn(4096, 256, requires_grad=True)
     targets = torch.randint(4096, (2048,))
-    torch.testing.assert_close(op(x, weight, targets), reference.linear_cross_entropy(x, weight, targets), rtol=1e-4, atol=1e-4)
+    expected = reference.linear_cross_entropy(x, weight, targets)
+    torch.testing.assert_close(op(x, weight, targets), expected, rtol=1e-4, atol=1e-4)
     benchmark(lambda: op(x, weight, targets).backward())
 
 
@@ -139,8 +141,8 @@ def generate_transformers(folder):
 
     def run(model: nn.Module, prompt, n):
         ids = torch.tensor([prompt])
-        out = theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=n, min_new_tokens=n, do_sample=False,
-                              pad_token_id=0)  # fmt: skip
+        mask = torch.ones_like(ids)
+        out = theirs.generate(ids, attention_mask=mask, max_new_tokens=n, min_new_tokens=n, do_sample=False, pad_token_id=0)
         return out[0, len(prompt) :].tolist()
 
     return run

@@ -143,4 +143,4 @@ def check_adamw(
 def check_matrices(g: Tensor) -> None:
     """What every implementation of newton_schulz refuses."""
     if g.ndim < 2 or g.numel() == 0 or not g.is_floating_point():
-        raise ValueError(f"newton_schulz takes matrices (..., M, N) of a float dtype, got {tuple(g.shape)} of {g.dtype}")
+        raise ValueError(f"newton_schulz takes float matrices (..., M, N), got {tuple(g.shape)} of {g.dtype}")

@@ -100,7 +100,8 @@ def read(launch: Launch, arch: int) -> Report:
     def count(pattern: str) -> int:
         return len(re.findall(pattern, code))
 
-    wide_loads, wide_stores = count(r"\bLDG\.E\.128|\bLDGSTS\.E\.[\w.]*128|\bUTMALDG"), count(r"\bSTG\.E\.128|\bUTMASTG")
+    wide_loads = count(r"\bLDG\.E\.128|\bLDGSTS\.E\.[\w.]*128|\bUTMALDG")
+    wide_stores = count(r"\bSTG\.E\.128|\bUTMASTG")
     return Report(
         registers=int(registers), stack=int(stack), spills=count(r"\b(LDL|STL)\b"), shared=binary.metadata.shared,
         wgmma=count(r"\b[HIQ]GMMA\b"), mma=count(r"\b[HI]MMA\b"), wide_loads=wide_loads, wide_stores=wide_stores,
@@ -141,7 +142,7 @@ class Row(NamedTuple):
 
 
 def amiss(kernel: str, arch: int, multiplies: bool, report: Report, *, stack: int, narrow: str) -> list[str]:
-    """What is not as wanted. stack: bytes of registers that may spill; narrow: why rows may be read in pieces, or ""."""
+    """What is not as wanted. stack: bytes that may spill; narrow: why rows may be read in pieces, or ""."""
     found = []
     if report.stack > stack or (report.spills and not stack):
         found.append(f"registers spill: {report.stack} bytes, {report.spills} instructions")

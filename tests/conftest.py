@@ -10,8 +10,8 @@ os.environ.pop("MINIGPT_KERNELS", None)
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's, under Triton's interpreter
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
+import pytest
+import torch
 
 torch.set_num_threads(1)
 if not torch.cuda.is_available():

@@ -17,7 +17,8 @@ def test_help_lists_every_command(capsys):
 
 def test_corpus_prints_what_was_kept_and_what_was_dropped(tmp_path, capsys):
     """Two equal files and an empty one: one duplicate, one empty."""
-    for name, text in {"a.txt": some_text(500), "b.txt": some_text(500), "c.txt": " \n", "d.txt": some_text(300, 1)}.items():
+    texts = {"a.txt": some_text(500), "b.txt": some_text(500), "c.txt": " \n", "d.txt": some_text(300, 1)}
+    for name, text in texts.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     main(["corpus", "--data", str(tmp_path)])
     out = capsys.readouterr().out

@@ -25,8 +25,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import custom_op
 
-from kernels.launch import arch_of, cdiv, launch
 from kernels.checks import check_adamw
+from kernels.launch import arch_of, cdiv, launch
 
 TYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 WARPS = 16

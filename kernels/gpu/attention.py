@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
+from kernels.checks import check_attention
 from kernels.gpu.attention_backward import backward
 from kernels.gpu.attention_forward import forward
 from kernels.gpu.attention_tiles import per_query
-from kernels.checks import check_attention
 
 WIDEST = 256  # channels of a head: wider ones would not fit the registers
 

@@ -58,8 +58,8 @@ def _delta_kernel(
 @triton.jit
 def _dkdv_kernel(
     q, k, v, dy, lse, delta, dk, dv, document, reach,
-    q_b, q_h, q_t, k_b, k_h, k_s, v_b, v_h, v_s, dy_b, dy_h, dy_t, dk_b, dk_h, dk_s, dv_b, dv_h, dv_s, lse_h, document_b,
-    H, G, T, S, ahead, behind, scale, softcap,
+    q_b, q_h, q_t, k_b, k_h, k_s, v_b, v_h, v_s, dy_b, dy_h, dy_t, dk_b, dk_h, dk_s, dv_b, dv_h, dv_s, lse_h,
+    document_b, H, G, T, S, ahead, behind, scale, softcap,
     D: tl.constexpr, SOFTCAP: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
@@ -214,7 +214,8 @@ def backward(
         dlse.stride(1), delta.stride(1), H, T, D=D, BLOCK_T=64, BLOCK_D=width,
     )  # fmt: skip
     strides = (*q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *dy.stride()[:3])
-    rest = (delta.stride(1), None if document is None else document.stride(0), H, G, T, S, ahead, behind, scale, softcap)
+    document_b = None if document is None else document.stride(0)
+    rest = (delta.stride(1), document_b, H, G, T, S, ahead, behind, scale, softcap)
     same: dict = {"D": D, "SOFTCAP": softcap != 0, "PRECISION": dot_precision(q), "BLOCK_D": width}
 
     side = dkdv_tiles(*situation)

@@ -36,9 +36,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.library import custom_op
 
+from kernels.checks import check_linear_cross_entropy
 from kernels.gpu.attention_tiles import LN2, LOG2E
 from kernels.launch import arch_of, cdiv, launch, next_power_of_2
-from kernels.checks import check_linear_cross_entropy
 from kernels.reference import wide
 
 CHUNK_BYTES = 208 * 2**20          # 2048 rows of 50304 in half precision: enough to fill a GPU in every matmul

@@ -20,8 +20,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import custom_op
 
-from kernels.gpu.attention_tiles import dot_precision
 from kernels.checks import check_matrices
+from kernels.gpu.attention_tiles import dot_precision
 from kernels.launch import arch_of, cdiv, launch
 from kernels.reference import QUINTIC
 

@@ -233,7 +233,7 @@ def uncovered_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> str | None:
         return f"{x.dtype}, {cos.dtype} or {sin.dtype} is not one of float32, float16 and bfloat16"
     if x.stride(-1) != 1:
         return "the last dimension of x is not contiguous"
-    shared = x.shape[2:3] + (x.size(-1) // 2,)
+    shared = (*x.shape[2:3], x.size(-1) // 2)
     if cos.shape not in (shared, (1, 1, *shared), (x.size(0), 1, *shared)):
         return f"cos {tuple(cos.shape)} and sin {tuple(sin.shape)} are not (T, D/2) or (B, 1, T, D/2)"
     if torch.is_grad_enabled() and (cos.requires_grad or sin.requires_grad):

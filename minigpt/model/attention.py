@@ -30,7 +30,7 @@ class Attention(nn.Module):
         q = self.q_proj(x).view(B, T, -1, self.head_dim).transpose(1, 2)  # (B, H, T, D)
         k = self.k_proj(x).view(B, T, -1, self.head_dim).transpose(1, 2)  # (B, G, T, D)
         v = self.v_proj(x).view(B, T, -1, self.head_dim).transpose(1, 2)  # (B, G, T, D)
-        q, k = turn(self.q_norm(q)), turn(self.k_norm(k))
+        q, k = turn(q, self.q_norm), turn(k, self.k_norm)
         how = {**how, "window": self.window, "dropout": self.dropout if self.training else 0.0}
         y = attention(q, k, v, **how) if cache is None else cache.attend(self.layer, q, k, v, **how)
         return self.o_proj(y.transpose(1, 2).reshape(B, T, -1))           # (B, T, C)

@@ -13,20 +13,21 @@ from torch import Tensor, nn
 
 import kernels
 from minigpt.model.config import GPTConfig
+from minigpt.model.norm import RMSNorm
 
-Turn = Callable[[Tensor], Tensor]
+Turn = Callable[[Tensor, nn.Module], Tensor]
 
 
 class Placed(NamedTuple):
     """What a position scheme hands to the blocks."""
 
     x: Tensor            # (B, T, C) embeddings; learned and sinusoidal have added positions
-    turn: Turn           # what every layer does to its q and k (B, heads, T, D); RoPE turns them
+    turn: Turn           # what every layer does to its q and k (B, heads, T, D): norm them; RoPE also turns them
     how: dict[str, Any]  # what every layer tells `attention`; ALiBi's slopes
 
 
-def unturned(heads: Tensor) -> Tensor:
-    return heads
+def unturned(heads: Tensor, norm: nn.Module) -> Tensor:
+    return norm(heads)
 
 
 class NoPosition(nn.Module):
@@ -88,7 +89,13 @@ class Rope(nn.Module):
         frequency = stretched(frequencies(self.head_dim, self.theta, x), self.factor)  # (D/2,)
         angle = angles(start, x.size(1), frequency)                                    # (T, D/2)
         cos, sin = angle.cos(), angle.sin()
-        return Placed(x, lambda heads: kernels.rotary(heads, cos, sin), {})
+
+        def turn(heads: Tensor, norm: nn.Module) -> Tensor:
+            if isinstance(norm, RMSNorm):  # both in one pass over the heads
+                return kernels.rms_norm_rotary(heads, norm.weight, norm.eps, cos, sin)
+            return kernels.rotary(norm(heads), cos, sin)
+
+        return Placed(x, turn, {})
 
 
 class Alibi(nn.Module):

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from minigpt.model.config import GPTConfig
 from minigpt.model.gpt import GPT
@@ -42,7 +43,8 @@ def test_rope_turns_by_the_angle_of_the_position():
     """Channels (0, 2) turn by 1 per token, (1, 3) by 1/100, with theta 10000 and four channels."""
     config = GPTConfig(vocab_size=11, n_head=1, n_embd=4)
     turn = POSITIONS["rope"](config)(torch.zeros(1, 2, 4), start=3).turn
-    turned = turn(torch.tensor([[[[1.0, 0, 0, 0], [0, 1.0, 0, 0]]]]))[0, 0]  # tokens at positions 3 and 4
+    heads = torch.tensor([[[[1.0, 0, 0, 0], [0, 1.0, 0, 0]]]])  # tokens at positions 3 and 4
+    turned = turn(heads, nn.Identity())[0, 0]
     torch.testing.assert_close(turned[0], torch.tensor([math.cos(3), 0, math.sin(3), 0]))
     torch.testing.assert_close(turned[1], torch.tensor([0, math.cos(0.04), 0, math.sin(0.04)]))
 

@@ -8,10 +8,16 @@ shorter.
 Read the files in this order:
 
     naive.py          all of BPE in its plainest form: the specification that the fast files are held to
+    unicode_classes.py  what is a letter? pinned, so that an upgrade of a library never changes ids
     patterns.py       where a text is cut into pre-tokens before any merging
+    word_index.py     which of the words seen before is this one? for a hundred thousand at a time
+    split.py          where pre-tokens start, for all characters at once, without a regular expression
     vocabulary.py     what a tokenizer knows, as plain data, with its fingerprint
     train.py          the same merges as naive.py, thousands of times faster
-    encode.py         pre-token -> ids: short ones, huge ones, and a memory of those seen before
+    merge.py          bytes -> tokens, one word at a time
+    merge_arrays.py   the same for many words at once, and for a word of a megabyte
+    encode.py         text -> ids: short texts through a dict, long ones through arrays
+    decode.py         ids -> bytes by one gather; which characters a token covers
     special.py        <|endoftext|> and friends: why user text must not be able to write them
     stream.py         decoding while tokens arrive: a token may end in the middle of a letter
     tokenizer.py      `Tokenizer`, which puts the above together

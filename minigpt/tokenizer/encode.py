@@ -1,81 +1,95 @@
-"""Pre-token -> ids: start from its bytes, then merge the neighbours of best rank until no pair has a rank."""
+"""Text -> ids: a word at a time for short texts, a hundred thousand at a time for long ones.
 
-import heapq
-from collections.abc import Sequence
-from itertools import pairwise
+Both do the same: split, look each pre-token up among those seen before, merge the new ones, remember them. For a
+sentence a dict is the fastest memory there is; for a megabyte, arrays are: `split` finds all pre-tokens, `WordIndex`
+looks all of them up, `merge_words` merges all new ones, and no line of Python runs once per word.
+"""
 
-from minigpt.tokenizer.vocabulary import Merge, Vocabulary
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import chain
 
-Ranks = dict[tuple[int, int], int]
+import numpy as np
 
-MOST_REMEMBERED = 1 << 18  # pre-tokens, at 150 bytes each; 10 MB of source code have 56,000 different ones
-LONGEST_REMEMBERED = 64  # characters; longer ones hardly ever return, and would fill the memory with ids
-LONGEST_SHORT = 200  # tokens; beyond, searching the whole pre-token for every merge costs more than a heap
+from minigpt.tokenizer.merge import in_order, merge_heap, merge_short, rank_table
+from minigpt.tokenizer.merge_arrays import PairRanks, merge_long, merge_words
+from minigpt.tokenizer.patterns import PIECE, Splitter, repair_surrogates
+from minigpt.tokenizer.split import Rules, pre_tokens, rules_of
+from minigpt.tokenizer.vocabulary import Vocabulary
+from minigpt.tokenizer.word_index import WordIndex, Words, flat_places
 
-
-def rank_table(merges: Sequence[Merge]) -> tuple[Ranks, list[int]]:
-    """(pair -> rank, rank -> the id it makes). Merges of one token that follow each other share a rank."""
-    ranks: Ranks = {}
-    made: list[int] = []
-    for left, right, new in merges:
-        if not made or made[-1] != new:
-            made.append(new)
-        ranks.setdefault((left, right), len(made) - 1)
-    return ranks, made
-
-
-def merge_short(ids: list[int], ranks: Ranks, made: Sequence[int]) -> list[int]:
-    """Merge the lowest rank, the leftmost of equals, until there is none. Quadratic, and quick for a word."""
-    never = len(made)  # ranks after every real one
-    row = [ranks.get(pair, never) for pair in pairwise(ids)]  # row[i] is the rank of ids[i], ids[i + 1]
-    while row and (lowest := min(row)) < never:
-        i = row.index(lowest)
-        ids[i : i + 2] = [made[lowest]]
-        del row[i]
-        if i > 0:
-            row[i - 1] = ranks.get((ids[i - 1], ids[i]), never)
-        if i < len(row):
-            row[i] = ranks.get((ids[i], ids[i + 1]), never)
-    return ids
+SHORT = 1500               # characters; in longer texts the arrays win
+MOST_REMEMBERED = 1 << 20  # different pre-tokens, some 100 bytes each; 100 MB of source code have 500,000
+LONGEST_REMEMBERED = 64    # bytes; longer ones hardly ever return, and would fill the memory with ids
+LONGEST_ROW = 200          # bytes; beyond, searching the whole pre-token for every merge costs more than a heap
+LONGEST_TOGETHER = 32      # bytes; words are merged side by side in rounds, of which a longer word needs more
 
 
-def merge_long(ids: list[int], ranks: Ranks, made: Sequence[int]) -> list[int]:
-    """The same as `merge_short` in O(n log n), for a megabyte without a space in it.
+class Encoder:
+    """The ids of texts, by whichever way is faster."""
 
-    A heap finds the best pair and a linked list forgets merged tokens. A heap entry is one integer, rank *
-    n + position, so it sorts by rank and then from the left. Entries are never removed: one whose pair has
-    changed since is recognised by its rank when it comes up.
-    """
-    n = len(ids)
-    before, after = list(range(-1, n - 1)), list(range(1, n + 1))  # the neighbours; -1 and n are the ends
-    rank_at = [*(ranks.get(pair, -1) for pair in pairwise(ids)), -1]  # of the pair that starts here
-    heap = [rank * n + i for i, rank in enumerate(rank_at) if rank >= 0]
-    heapq.heapify(heap)
-    while heap:
-        rank, i = divmod(heapq.heappop(heap), n)
-        if rank_at[i] != rank:
-            continue
-        gone = after[i]
-        ids[i], ids[gone], rank_at[gone] = made[rank], -1, -1
-        after[i] = after[gone]
-        if after[i] < n:
-            before[after[i]] = i
-        for start in (before[i], i):
-            if start < 0:
-                continue
-            end = after[start]
-            rank_at[start] = ranks.get((ids[start], ids[end]), -1) if end < n else -1
-            if rank_at[start] >= 0:
-                heapq.heappush(heap, rank_at[start] * n + start)
-    return [token for token in ids if token >= 0]
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+        self.splitter = Splitter(vocabulary.pattern)
+
+    @cached_property
+    def words(self) -> "WordEncoder":
+        return WordEncoder(self.vocabulary)
+
+    @cached_property
+    def arrays(self) -> "ArrayEncoder | None":
+        """None where a pattern is not known to `split`, or a vocabulary's merges are in no order that BPE gives."""
+        rules, words = rules_of(self.vocabulary.pattern), self.words
+        if rules is None:
+            return None
+        ranks = in_order(words.ranks, words.made, words.byte_ids, self.vocabulary.tokens)
+        return None if ranks is None else ArrayEncoder(PairRanks(ranks, words.made), words, rules)
+
+    def stretches(self, text: str) -> Iterator[list[int] | np.ndarray]:
+        """The ids of `text` in stretches, so that no list of all its pre-tokens is ever made."""
+        together = len(text) > SHORT and self.arrays is not None
+        for piece in self.splitter.pieces(text):
+            if together:
+                yield self.arrays.encode([piece])[0]
+            else:
+                yield list(chain.from_iterable(map(self.words.__getitem__, self.splitter.split(piece))))
+
+    def batch(self, texts: Iterable[str]) -> Iterator[np.ndarray | list[int]]:
+        """The ids of each text. Texts travel together, up to a piece's size."""
+        for group in _groups(texts):
+            if len(group) > 1 and self.arrays is not None:
+                ids, counts = self.arrays.encode([repair_surrogates(text) for text in group])
+                yield from np.split(ids, counts.cumsum()[:-1])
+            else:
+                yield from (list(chain.from_iterable(self.stretches(text))) for text in group)
+
+    def __len__(self) -> int:
+        """How many pre-tokens are remembered."""
+        return len(self.words) + (self.arrays.index.count if self.arrays is not None else 0)
+
+    def clear(self) -> None:
+        """Forget them."""
+        self.words.clear()
+        if self.arrays is not None:
+            self.arrays.clear()
+
+
+def _groups(texts: Iterable[str]) -> Iterator[list[str]]:
+    group, size = [], 0
+    for text in texts:
+        if group and size + len(text) > PIECE:
+            yield group
+            group, size = [], 0
+        group.append(text)
+        size += len(text)
+    if group:
+        yield group
 
 
 class WordEncoder(dict[str, tuple[int, ...]]):
-    """Pre-token -> ids: a dict that works out what it does not hold, and remembers a bounded number of
-    answers.
+    """Pre-token -> ids: a dict that works out what it does not hold, and remembers a bounded number of answers.
 
-    It is a dict so that `map(encoder.__getitem__, words)` runs without a line of Python for words seen
-    before.
+    It is a dict so that `map(encoder.__getitem__, words)` runs without a line of Python for words seen before.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -96,5 +110,89 @@ class WordEncoder(dict[str, tuple[int, ...]]):
         """The ids of one pre-token, given as UTF-8."""
         if word in self.whole:
             return [self.whole[word]]
-        merge = merge_short if len(word) <= LONGEST_SHORT else merge_long
+        merge = merge_short if len(word) <= LONGEST_ROW else merge_heap
         return merge([self.byte_ids[byte] for byte in word], self.ranks, self.made)
+
+
+class ArrayEncoder:
+    """The same for all pre-tokens of a long text, or of many texts, at once."""
+
+    def __init__(self, ranks: PairRanks, words: WordEncoder, rules: Rules) -> None:
+        self.ranks, self.rules = ranks, rules
+        self.whole = words.whole
+        self.byte_ids = np.array(words.byte_ids, np.int32)
+        self.clear()
+
+    def clear(self) -> None:
+        self.index = WordIndex(LONGEST_REMEMBERED)
+        self.lengths, self.starts = np.zeros(1, np.int32), np.zeros(1, np.int64)  # word -> its ids in `store`
+        self.store, self.stored = np.zeros(1, np.int32), 0
+
+    def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """(the ids of one text after the other, how many each has): (ids,) int32, (texts,) int64."""
+        if self.index.count > MOST_REMEMBERED:
+            self.clear()
+        words, words_per_text = pre_tokens(texts, self.rules)
+        numbers, new = self.index.number(words)
+        if len(new):
+            self._learn(words.pick(new))
+        lengths = self.lengths.take(numbers)
+        ids = self._ids_of(numbers, lengths)
+        if len(texts) == 1:
+            return ids, np.array([len(ids)])
+        ends = np.append(0, lengths.cumsum())[words_per_text.cumsum()]
+        return ids, np.diff(ends, prepend=0)
+
+    def _ids_of(self, numbers: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """The ids of each word, one word after the other. Most words are one token: the rest is put between."""
+        starts = self.starts.take(numbers)
+        first = self.store.take(starts)
+        end = lengths.cumsum(dtype=np.int64)
+        if not len(end) or end[-1] == len(end):
+            return first
+        ids = np.empty(end[-1], np.int32)
+        ids[end - lengths] = first
+        several = np.flatnonzero(lengths > 1)
+        more = lengths[several].astype(np.int64) - 1
+        ids[flat_places(end[several] - more, more)] = self.store.take(flat_places(starts[several] + 1, more))
+        return ids
+
+    def _learn(self, words: Words) -> None:
+        """Store the ids of new words, which have the highest numbers."""
+        begin = self.index.count - len(words.lengths)
+        self.lengths = _with_room(self.lengths, self.index.count)
+        self.starts = _with_room(self.starts, self.index.count)
+        long = words.lengths > LONGEST_TOGETHER
+        for places, merged in ((np.flatnonzero(~long), self._side_by_side), (np.flatnonzero(long), self._by_rank)):
+            if len(places):
+                tokens, lengths = merged(words.pick(places))
+                self.lengths[begin + places] = lengths
+                self.starts[begin + places] = self.stored + lengths.cumsum() - lengths
+                self.store = _with_room(self.store, self.stored + len(tokens))
+                self.store[self.stored : self.stored + len(tokens)] = tokens
+                self.stored += len(tokens)
+        for number, word in enumerate(words.each() if self.whole else (), start=begin):
+            if word in self.whole:
+                self.lengths[number] = 1
+                self.store[self.starts[number]] = self.whole[word]
+
+    def _side_by_side(self, words: Words) -> tuple[np.ndarray, np.ndarray]:
+        return merge_words(self.byte_ids.take(words.bytes()), words.lengths, self.ranks)
+
+    def _by_rank(self, words: Words) -> tuple[np.ndarray, np.ndarray]:
+        """Long words, with a place that is no token behind each."""
+        ends = (words.lengths + 1).cumsum()
+        tokens = np.full(ends[-1], -1, np.int32)
+        tokens[flat_places(ends - words.lengths - 1, words.lengths)] = self.byte_ids.take(words.bytes())
+        tokens = merge_long(tokens, self.ranks)
+        kept = tokens >= 0
+        return tokens[kept], np.add.reduceat(kept, ends - words.lengths - 1, dtype=np.int64)
+
+
+def _with_room(array: np.ndarray, count: int) -> np.ndarray:
+    """The array itself, or a copy twice as long as it must be."""
+    if count <= len(array):
+        return array
+    longer = np.zeros(2 * count, array.dtype)
+    longer[: len(array)] = array
+    return longer

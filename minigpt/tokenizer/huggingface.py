@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import regex
-
+from minigpt.tokenizer import unicode_classes
 from minigpt.tokenizer.byte_alphabet import to_bytes, to_letters
 from minigpt.tokenizer.patterns import GPT2, name_of, portable, resolve
 from minigpt.tokenizer.reading import blaming, field, read_json, token_ids, typed
@@ -49,6 +48,11 @@ def read(path: Path) -> Vocabulary:
             ours = typed(config.get("minigpt", {}), dict, "'minigpt'")
             if ours and field(ours, "format", int) != FORMAT:
                 raise ValueError(f"it has format {ours['format']}, and this minigpt reads format {FORMAT}")
+            if (theirs := ours.get("unicode", unicode_classes.version())) != unicode_classes.version():
+                raise ValueError(
+                    f"it was made with the letters of Unicode {theirs}, and this minigpt has those of "
+                    f"{unicode_classes.version()}: some texts would get other ids. Use the minigpt that made it."
+                )
     with blaming(path):
         vocabulary = _parse(content, config)
         expected = config.get("minigpt", {}).get("fingerprint", vocabulary.fingerprint)
@@ -100,7 +104,7 @@ def _config_json(vocabulary: Vocabulary) -> dict[str, Any]:
             "format": FORMAT,
             "pattern": name_of(vocabulary.pattern),
             "fingerprint": vocabulary.fingerprint,
-            "regex": regex.__version__,  # it decides what is a letter; a later Unicode knows more of them
+            "unicode": unicode_classes.version(),  # it decides what is a letter; a later one knows more of them
         },
     }
 

@@ -74,8 +74,8 @@ def count_words(texts: Iterable[str], pattern: str, progress: bool = False) -> d
     counts: Counter[str] = Counter()
     with tqdm(desc="counting words", unit=" chars", unit_scale=True, disable=not progress) as bar:
         for text in texts:
-            for words in splitter.pieces(text):
-                counts.update(words)
+            for piece in splitter.pieces(text):
+                counts.update(splitter.split(piece))
             bar.update(len(text))
     return {word.encode(): count for word, count in counts.items()}
 

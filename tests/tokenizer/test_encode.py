@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from minigpt.tokenizer import Tokenizer, encode, naive
-from minigpt.tokenizer.encode import merge_long, merge_short, rank_table
+from minigpt.tokenizer.merge import merge_heap, merge_short, rank_table
 from minigpt.tokenizer.patterns import PATTERNS
 from minigpt.tokenizer.vocabulary import merges_from_ranks
 
@@ -50,7 +50,7 @@ def test_the_heap_and_the_row_merge_alike(tokens, word):
     ranks, made = rank_table(merges_from_ranks(ordinary))
     ids = list(word.encode())
     merged = merge_short(list(ids), ranks, made)
-    assert merge_long(list(ids), ranks, made) == merged
+    assert merge_heap(list(ids), ranks, made) == merged
     assert b"".join(ordinary[i] for i in merged) == word.encode()
     assert not any(pair in ranks for pair in pairwise(merged))
 
@@ -79,6 +79,42 @@ def test_time_grows_with_the_length_of_a_huge_word(unit):
     assert long < 24 * short, f"{long / short:.0f} times as long for 8 times the length"
 
 
+@given(texts=st.lists(st.text() | st.text(alphabet="aab c\n'"), min_size=1, max_size=5))
+def test_arrays_give_the_ids_of_the_dict(tokenizer, texts):
+    """Short texts go through a dict, long ones through arrays; together or alone, new words or known ones."""
+    expected = [tokenizer.encode_ordinary(text) for text in texts]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encode, "SHORT", -1)
+        assert [tokenizer.encode_ordinary(text) for text in texts] == expected
+        assert [ids.tolist() for ids in map(tokenizer.encode_to_numpy, texts)] == expected
+        patch.setattr(encode, "PIECE", 10)
+        assert [list(ids) for ids in tokenizer._encoder.batch(texts)] == expected
+
+
+def test_real_text_takes_the_arrays(tokenizer, texts):
+    """And gives the ids that its words have one by one; also when nothing more may be remembered."""
+    text = "\n".join(texts)
+    ids = tokenizer.encode_ordinary(text)
+    assert len(text) > encode.SHORT and tokenizer._encoder.arrays.index.count > 1000
+    splitter, words = tokenizer._encoder.splitter, tokenizer._encoder.words
+    assert ids == [token for piece in splitter.pieces(text) for word in splitter.split(piece) for token in words[word]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encode, "MOST_REMEMBERED", 100)
+        assert tokenizer.encode_ordinary(text) == ids
+        assert tokenizer.encode_ordinary(text[::-1]) and tokenizer._encoder.arrays.index.count < 20_000
+
+
+@pytest.mark.parametrize("unit", ["a", " ", "^", "\n", "ab", "中", "e\u0301", "😀", "0"])
+def test_a_hundred_thousand_of_one_thing_are_quick_and_right(tokenizer, unit):
+    """Such texts have taken quadratic time, or the process down, in every tokenizer once (tiktoken issue 195)."""
+    text = unit * (100_000 // len(unit))
+    start = time.process_time()
+    ids = tokenizer.encode_ordinary(text)
+    assert time.process_time() - start < 5  # 0.1 s on a quiet machine
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.encode_ordinary(text[:200]) == tokenizer._encoder.arrays.encode([text[:200]])[0].tolist()
+
+
 def test_what_is_remembered_is_bounded(monkeypatch):
     """Hugging Face's cache once grew with every long string it saw (tokenizers issue 1539)."""
     monkeypatch.setattr(encode, "MOST_REMEMBERED", 10)
@@ -88,4 +124,4 @@ def test_what_is_remembered_is_bounded(monkeypatch):
     assert 0 < len(tokenizer._encoder) <= 10
     long = "x" * (encode.LONGEST_REMEMBERED + 1)
     tokenizer.encode_ordinary(long)
-    assert long not in tokenizer._encoder
+    assert long not in tokenizer._encoder.words

@@ -237,6 +237,7 @@ def test_a_flipped_bit_is_noticed(folder, tmp_path):
     ("content", "complaint"),
     [
         ('{"minigpt": {"format": 2}}', "it has format 2, and this minigpt reads format 1"),
+        ('{"minigpt": {"format": 1, "unicode": "99.0"}}', "of Unicode 99.0, and this minigpt has those of 17.0"),
         ('{"minigpt": {"fingerprint": ""}}', "the key 'format' is missing"),
         ('{"minigpt": 1}', "'minigpt' should be of type dict"),
         ('["minigpt"]', "the file should be of type dict, but is list"),

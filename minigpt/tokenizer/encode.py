@@ -7,22 +7,23 @@ looks all of them up, `merge_words` merges all new ones, and no line of Python r
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import chain
+from itertools import chain, count, islice
 
 import numpy as np
 
 from minigpt.tokenizer.merge import in_order, merge_heap, merge_short, rank_table
-from minigpt.tokenizer.merge_arrays import PairRanks, merge_long, merge_words
+from minigpt.tokenizer.merge_arrays import PairRanks, merge_long_words, merge_words
 from minigpt.tokenizer.patterns import PIECE, Splitter, repair_surrogates
 from minigpt.tokenizer.split import Rules, pre_tokens, rules_of
 from minigpt.tokenizer.vocabulary import Vocabulary
-from minigpt.tokenizer.word_index import WordIndex, Words, flat_places
+from minigpt.tokenizer.word_index import WordIndex, flat_places
 
-SHORT = 1500               # characters; in longer texts the arrays win
+SHORT = 8000               # characters; in longer texts the arrays win
 MOST_REMEMBERED = 1 << 20  # different pre-tokens, some 100 bytes each; 100 MB of source code have 500,000
 LONGEST_REMEMBERED = 64    # bytes; longer ones hardly ever return, and would fill the memory with ids
 LONGEST_ROW = 200          # bytes; beyond, searching the whole pre-token for every merge costs more than a heap
-LONGEST_TOGETHER = 32      # bytes; words are merged side by side in rounds, of which a longer word needs more
+LONGEST_SIDE_BY_SIDE = 32  # bytes; words are merged side by side in rounds, of which a longer word needs more
+TOGETHER = 16              # pieces whose new words are merged at once: the more, the less each costs
 
 
 class Encoder:
@@ -47,21 +48,23 @@ class Encoder:
 
     def stretches(self, text: str) -> Iterator[list[int] | np.ndarray]:
         """The ids of `text` in stretches, so that no list of all its pre-tokens is ever made."""
-        together = len(text) > SHORT and self.arrays is not None
-        for piece in self.splitter.pieces(text):
-            if together:
-                yield self.arrays.encode([piece])[0]
-            else:
+        pieces = self.splitter.pieces(text)
+        if len(text) > SHORT and self.arrays is not None:
+            while group := [[piece] for piece in islice(pieces, TOGETHER)]:
+                yield from (ids for ids, _ in self.arrays.encode(group))
+        else:
+            for piece in pieces:
                 yield list(chain.from_iterable(map(self.words.__getitem__, self.splitter.split(piece))))
 
     def batch(self, texts: Iterable[str]) -> Iterator[np.ndarray | list[int]]:
         """The ids of each text. Texts travel together, up to a piece's size."""
-        for group in _groups(texts):
-            if len(group) > 1 and self.arrays is not None:
-                ids, counts = self.arrays.encode([repair_surrogates(text) for text in group])
+        groups = _groups(texts)
+        if self.arrays is None:
+            yield from (list(chain.from_iterable(self.stretches(text))) for group in groups for text in group)
+            return
+        while together := [[repair_surrogates(text) for text in group] for group in islice(groups, TOGETHER)]:
+            for ids, counts in self.arrays.encode(together):
                 yield from np.split(ids, counts.cumsum()[:-1])
-            else:
-                yield from (list(chain.from_iterable(self.stretches(text))) for text in group)
 
     def __len__(self) -> int:
         """How many pre-tokens are remembered."""
@@ -128,20 +131,27 @@ class ArrayEncoder:
         self.lengths, self.starts = np.zeros(1, np.int32), np.zeros(1, np.int64)  # word -> its ids in `store`
         self.store, self.stored = np.zeros(1, np.int32), 0
 
-    def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """(the ids of one text after the other, how many each has): (ids,) int32, (texts,) int64."""
+    def encode(self, batches: Iterable[Sequence[str]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(the ids of one text after the other, how many each has) of each batch: (ids,) int32, (texts,) int64.
+
+        The words that are new in any of the batches are merged together.
+        """
         if self.index.count > MOST_REMEMBERED:
             self.clear()
-        words, words_per_text = pre_tokens(texts, self.rules)
-        numbers, new = self.index.number(words)
-        if len(new):
-            self._learn(words.pick(new))
-        lengths = self.lengths.take(numbers)
-        ids = self._ids_of(numbers, lengths)
-        if len(texts) == 1:
-            return ids, np.array([len(ids)])
-        ends = np.append(0, lengths.cumsum())[words_per_text.cumsum()]
-        return ids, np.diff(ends, prepend=0)
+        placed, spelled, lengths = [], [], []
+        for texts in batches:
+            words, words_per_text = pre_tokens(texts, self.rules)
+            numbers, new = self.index.number(words)
+            placed.append((numbers, words_per_text))
+            fresh = words.pick(new)
+            spelled.append(fresh.bytes())
+            lengths.append(fresh.lengths)
+        self._learn(np.concatenate(spelled), np.concatenate(lengths))
+        for numbers, words_per_text in placed:
+            counts = self.lengths.take(numbers)
+            ids = self._ids_of(numbers, counts)
+            ends = np.append(0, counts.cumsum())[words_per_text.cumsum()] if len(words_per_text) > 1 else [len(ids)]
+            yield ids, np.diff(ends, prepend=0)
 
     def _ids_of(self, numbers: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """The ids of each word, one word after the other. Most words are one token: the rest is put between."""
@@ -157,36 +167,33 @@ class ArrayEncoder:
         ids[flat_places(end[several] - more, more)] = self.store.take(flat_places(starts[several] + 1, more))
         return ids
 
-    def _learn(self, words: Words) -> None:
-        """Store the ids of new words, which have the highest numbers."""
-        begin = self.index.count - len(words.lengths)
+    def _learn(self, spelled: np.ndarray, lengths: np.ndarray) -> None:
+        """Store the ids of new words, which have the highest numbers: their bytes one after the other."""
+        begin = self.index.count - len(lengths)
         self.lengths = _with_room(self.lengths, self.index.count)
         self.starts = _with_room(self.starts, self.index.count)
-        long = words.lengths > LONGEST_TOGETHER
-        for places, merged in ((np.flatnonzero(~long), self._side_by_side), (np.flatnonzero(long), self._by_rank)):
-            if len(places):
-                tokens, lengths = merged(words.pick(places))
-                self.lengths[begin + places] = lengths
-                self.starts[begin + places] = self.stored + lengths.cumsum() - lengths
-                self.store = _with_room(self.store, self.stored + len(tokens))
-                self.store[self.stored : self.stored + len(tokens)] = tokens
-                self.stored += len(tokens)
-        for number, word in enumerate(words.each() if self.whole else (), start=begin):
-            if word in self.whole:
+        starts = lengths.cumsum() - lengths
+        long = lengths > LONGEST_SIDE_BY_SIDE
+        for places, merged in ((np.flatnonzero(~long), merge_words), (np.flatnonzero(long), merge_long_words)):
+            if not len(places):
+                continue
+            tokens = self.byte_ids.take(spelled[flat_places(starts[places], lengths[places])])
+            tokens, counts = merged(tokens, lengths[places], self.ranks)
+            self.lengths[begin + places] = counts
+            self.starts[begin + places] = self.stored + counts.cumsum() - counts
+            self.store = _with_room(self.store, self.stored + len(tokens))
+            self.store[self.stored : self.stored + len(tokens)] = tokens
+            self.stored += len(tokens)
+        if self.whole:
+            self._take_whole(begin, spelled.tobytes(), starts, lengths)
+
+    def _take_whole(self, begin: int, spelled: bytes, starts: np.ndarray, lengths: np.ndarray) -> None:
+        """The words that are tokens are these, whatever merging gave."""
+        for number, start, length in zip(count(begin), starts.tolist(), lengths.tolist()):
+            token = self.whole.get(spelled[start : start + length])
+            if token is not None:
                 self.lengths[number] = 1
-                self.store[self.starts[number]] = self.whole[word]
-
-    def _side_by_side(self, words: Words) -> tuple[np.ndarray, np.ndarray]:
-        return merge_words(self.byte_ids.take(words.bytes()), words.lengths, self.ranks)
-
-    def _by_rank(self, words: Words) -> tuple[np.ndarray, np.ndarray]:
-        """Long words, with a place that is no token behind each."""
-        ends = (words.lengths + 1).cumsum()
-        tokens = np.full(ends[-1], -1, np.int32)
-        tokens[flat_places(ends - words.lengths - 1, words.lengths)] = self.byte_ids.take(words.bytes())
-        tokens = merge_long(tokens, self.ranks)
-        kept = tokens >= 0
-        return tokens[kept], np.add.reduceat(kept, ends - words.lengths - 1, dtype=np.int64)
+                self.store[self.starts[number]] = token
 
 
 def _with_room(array: np.ndarray, count: int) -> np.ndarray:

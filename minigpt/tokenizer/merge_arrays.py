@@ -13,6 +13,7 @@ from minigpt.tokenizer.merge import Ranks
 from minigpt.tokenizer.word_index import flat_places
 
 NEVER = np.int32(2**31 - 1)  # the rank of a pair that is not merged: after every real one
+AT_A_TIME = 1 << 15          # places of a long word: their arrays fit the cache
 
 
 class PairRanks:
@@ -71,7 +72,8 @@ def merge_words(tokens: np.ndarray, lengths: np.ndarray, ranks: PairRanks) -> tu
             word, lengths, lowest = word[~finished], lengths[~finished], lowest[~finished]
             if not len(word):
                 break
-        at = _every_other(np.flatnonzero(rank == np.repeat(lowest, lengths)))
+        at = np.flatnonzero(rank == np.repeat(lowest, lengths))
+        at = _every_other(at, np.diff(at) > 1)
         tokens[at], last[at] = ranks.made.take(rank[at]), last[at + 1]
         gone = np.zeros(len(tokens), bool)
         gone[at + 1] = True
@@ -89,14 +91,16 @@ def _rank_again(rank: np.ndarray, at: np.ndarray, tokens: np.ndarray, ranks: Pai
     rank[at] = ranks.find(tokens[at], tokens[at + 1])
 
 
-def _every_other(at: np.ndarray) -> np.ndarray:
-    """Of neighbouring pairs, which share a token, the first, third, ...: from the left, as a loop would."""
-    begins = np.ones(len(at), bool)
-    begins[1:] = at[1:] != at[:-1] + 1
-    if begins.all():
+def _every_other(at: np.ndarray, apart: np.ndarray) -> np.ndarray:
+    """Of pairs in a row, each sharing a token with the next, the first, third, ...: from the left, as a loop would.
+
+    Shapes: at (n,), where the pairs begin; apart (n - 1,), whether the next one shares none.
+    """
+    if apart.all():
         return at
-    since = np.arange(len(at)) - np.maximum.accumulate(np.where(begins, np.arange(len(at)), 0))
-    return at[since % 2 == 0]
+    nth = np.arange(len(at))
+    first = np.maximum.accumulate(np.where(np.append(True, apart), nth, 0))  # of its row
+    return at[(nth - first) % 2 == 0]
 
 
 def _in_order_of_words(done: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
@@ -112,6 +116,16 @@ def _in_order_of_words(done: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) ->
     return out, in_order
 
 
+def merge_long_words(tokens: np.ndarray, lengths: np.ndarray, ranks: PairRanks) -> tuple[np.ndarray, np.ndarray]:
+    """As `merge_words`, for words of any length."""
+    ends = (lengths + 1).cumsum()
+    apart = np.full(ends[-1], -1, np.int32)           # a place that is no token behind each
+    apart[flat_places(ends - lengths - 1, lengths)] = tokens
+    merged = merge_long(apart, ranks)
+    kept = merged >= 0
+    return merged[kept], np.add.reduceat(kept, ends - lengths - 1, dtype=np.int64)
+
+
 def merge_long(tokens: np.ndarray, ranks: PairRanks) -> np.ndarray:
     """The same for words of any length, a negative id between two: one rank after the other, everywhere at once.
 
@@ -121,32 +135,32 @@ def merge_long(tokens: np.ndarray, ranks: PairRanks) -> np.ndarray:
     """
     n = len(tokens)
     tokens = np.append(tokens.astype(np.int32), np.int32(-1))   # place n, which is also place -1: no token
-    after, before = np.arange(1, n + 2), np.arange(-1, n)
+    after, before = np.arange(1, n + 2, dtype=np.int32), np.arange(-1, n, dtype=np.int32)
     rank = np.full(n + 1, NEVER, np.int32)
     waiting: dict[int, list[np.ndarray]] = {}
     order: list[int] = []                                       # a heap of the ranks that have places waiting
 
     def enter(at: np.ndarray) -> None:
-        rank[at] = ranks.find(tokens[at], tokens[after[at]])
-        at = at[rank[at] != NEVER]
-        at = at[rank[at].argsort(kind="stable")]
-        borders = np.flatnonzero(np.diff(rank[at], prepend=-1))
-        for one, places in zip(rank[at[borders]].tolist(), np.split(at, borders[1:]), strict=False):
-            if one not in waiting:
-                waiting[one] = []
-                heapq.heappush(order, one)
-            waiting[one].append(places)
+        for some in np.split(at, range(AT_A_TIME, len(at), AT_A_TIME)):
+            found = ranks.find(tokens[some], tokens[after[some]])
+            rank[some] = found
+            by_rank = found.argsort(kind="stable")[: np.count_nonzero(found != NEVER)]
+            some, found = some[by_rank], found[by_rank]
+            borders = np.flatnonzero(np.diff(found, prepend=-1))
+            for one, places in zip(found[borders].tolist(), np.split(some, borders[1:]), strict=False):
+                if one not in waiting:
+                    waiting[one] = []
+                    heapq.heappush(order, one)
+                waiting[one].append(places)
 
-    enter(np.arange(n))
+    enter(np.arange(n, dtype=np.int32))
     while order:
         one = heapq.heappop(order)
         at = np.sort(np.concatenate(waiting.pop(one)))
         at = at[(rank[at] == one) & np.append(True, at[1:] != at[:-1])]
-        if len(at) > 1:
-            begins = np.append(True, after[at[:-1]] != at[1:])
-            if not begins.all():
-                since = np.arange(len(at)) - np.maximum.accumulate(np.where(begins, np.arange(len(at)), 0))
-                at = at[since % 2 == 0]
+        if not len(at):
+            continue
+        at = _every_other(at, after[at[:-1]] != at[1:])
         gone = after[at]
         tokens[at], tokens[gone], rank[gone] = ranks.made[one], -1, NEVER
         after[at] = after[gone]

@@ -50,8 +50,9 @@ class Words(NamedTuple):
 
 def flat_places(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """starts[0], starts[0] + 1, ... (lengths[0] of them), starts[1], ...: (sum of lengths,)."""
-    before = lengths.cumsum() - lengths
-    return np.repeat(starts - before, lengths) + np.arange(lengths.sum())
+    places = np.repeat(starts + lengths - lengths.cumsum(), lengths)
+    places += np.arange(len(places))
+    return places
 
 
 class WordIndex:

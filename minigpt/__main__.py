@@ -1,7 +1,11 @@
 """python -m minigpt: the smaller commands beside train.py and sample.py."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
 
 from minigpt import config
 from minigpt.corpus.config import CorpusConfig
@@ -11,10 +15,25 @@ USAGE = """\
 python -m minigpt COMMAND [...]
 
   doctor                 what this machine offers, what would be chosen, and why
-  corpus [--data ...]    read, clean and split a corpus; print what was kept, what was dropped, and by which rule
+  corpus [--data ...]    read, clean and split a corpus; print what each rule dropped or changed, with examples
+  tokenizer explain TEXT [--tokenizer PATH]    how a text becomes tokens, merge by merge
+  tokenizer train [--data ...] [--vocab-size N]    a tokenizer alone, as Hugging Face and tiktoken read it
   report RUN             draw a run's curves into RUN/report.html (extra: report)
 
 Training and sampling are scripts of their own: python train.py --help, python sample.py --help"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainConfig:
+    tokenizer: str | None = None  # folder or file of a tokenizer; none: the newest run's
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerRun:
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    pattern: Literal["gpt2", "cl100k"] = "cl100k"  # how text is cut before merging: GPT-2's or GPT-4's rule
+    vocab_size: int = 4096  # ids, <|endoftext|> among them
+    out_dir: str = "out/tokenizer"  # where tokenizer.json and ranks.tiktoken go
 
 
 def doctor(argv: Sequence[str]) -> None:
@@ -27,10 +46,45 @@ def doctor(argv: Sequence[str]) -> None:
 
 
 def corpus(argv: Sequence[str]) -> None:
-    """Counts of documents and characters, and what the cleaning rules dropped."""
+    """Counts of documents, characters and bytes, and what each rule of cleaning did, with examples."""
     from minigpt.corpus.read import describe
 
     print(describe(config.from_command_line(CorpusConfig(), argv, "python -m minigpt corpus [--data ...]")))
+
+
+def tokenizer(argv: Sequence[str]) -> None:
+    """Look into a tokenizer, or train one by itself."""
+    if not argv:
+        raise ValueError("tokenizer needs explain or train: python -m minigpt --help shows both")
+    if argv[0] not in TOKENIZER_COMMANDS:
+        raise config.unknown("tokenizer command", argv[0], TOKENIZER_COMMANDS)
+    TOKENIZER_COMMANDS[argv[0]](argv[1:])
+
+
+def explain_tokens(argv: Sequence[str]) -> None:
+    """The cuts, the merges in their order, the ids; coloured in a terminal."""
+    from minigpt.completion import newest_run
+    from minigpt.tokenizer import Tokenizer
+    from minigpt.tokenizer.explain import explain
+
+    if not argv or argv[0].startswith("--"):
+        raise ValueError('explain needs a text: python -m minigpt tokenizer explain "Some text"')
+    wish = config.from_command_line(ExplainConfig(), argv[1:], "python -m minigpt tokenizer explain TEXT")
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    print(explain(Tokenizer.load(wish.tokenizer or newest_run(None)), argv[0], colour=colour))
+
+
+def train_tokenizer(argv: Sequence[str]) -> None:
+    """tokenizer.json and ranks.tiktoken, from the training side of a corpus."""
+    from minigpt.corpus.read import open_corpus
+    from minigpt.tokenizer import Tokenizer
+
+    wish = config.from_command_line(TokenizerRun(), argv, "python -m minigpt tokenizer train [--data ...]")
+    texts = (document.text for document in open_corpus(wish.corpus).train())
+    trained = Tokenizer.train(texts, wish.vocab_size, pattern=wish.pattern, progress=True)
+    trained.save(wish.out_dir)
+    trained.to_tiktoken(Path(wish.out_dir) / "ranks.tiktoken")
+    print(f"{wish.out_dir}: {trained.n_vocab:,} tokens. Use it with: python train.py --tokenizer {wish.out_dir}")
 
 
 def report(argv: Sequence[str]) -> None:
@@ -42,7 +96,9 @@ def report(argv: Sequence[str]) -> None:
     print(write_report(argv[0]))
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"doctor": doctor, "corpus": corpus, "report": report}
+Command = Callable[[Sequence[str]], None]
+COMMANDS: dict[str, Command] = {"doctor": doctor, "corpus": corpus, "tokenizer": tokenizer, "report": report}
+TOKENIZER_COMMANDS: dict[str, Command] = {"explain": explain_tokens, "train": train_tokenizer}
 
 
 def main(argv: Sequence[str]) -> None:

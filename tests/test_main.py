@@ -25,6 +25,18 @@ def test_corpus_prints_what_was_kept_and_what_was_dropped(tmp_path, capsys):
     assert "duplicate" in out and "empty" in out and "held out" in out
 
 
+def test_a_tokenizer_can_be_trained_and_looked_into(tmp_path, capsys):
+    """For others: Hugging Face's file and tiktoken's; then the merges of a text, one by one."""
+    (tmp_path / "a.txt").write_text(some_text(3000), encoding="utf-8")
+    out = tmp_path / "tokenizer"
+    main(["tokenizer", "train", "--data", str(tmp_path / "a.txt"), "--vocab-size", "300", "--out-dir", str(out)])
+    assert {path.name for path in out.iterdir()} == {"tokenizer.json", "tokenizer_config.json", "ranks.tiktoken"}
+    assert "300 tokens" in capsys.readouterr().out
+    main(["tokenizer", "explain", "the text", "--tokenizer", str(out)])
+    shown = capsys.readouterr().out
+    assert "2 pre-tokens" in shown and "the|␣text" in shown and "\x1b" not in shown
+
+
 def test_doctor_runs_on_any_machine(capsys):
     """It must work where nothing else does."""
     main(["doctor"])
@@ -35,6 +47,9 @@ def test_doctor_runs_on_any_machine(capsys):
     (["docter"], "did you mean doctor"),
     (["corpus", "--dta", "x"], "did you mean --data"),
     (["doctor", "me"], "doctor takes no arguments"),
+    (["tokenizer"], "tokenizer needs explain or train"),
+    (["tokenizer", "explian"], "did you mean explain"),
+    (["tokenizer", "explain"], "explain needs a text"),
     (["report"], "report needs one run folder"),
     (["report", "nowhere"], "nowhere"),
 ])  # fmt: skip

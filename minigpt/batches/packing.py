@@ -1,6 +1,10 @@
 """Documents to one stream of tokens, and the borders between them."""
 
+import signal
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Protocol
 
@@ -10,6 +14,9 @@ from tqdm import tqdm
 from minigpt.batches.shards import SHARD_TOKENS, StreamWriter
 from minigpt.corpus.document import Document
 
+TOGETHER = 1 << 21   # characters encoded in one call: short documents cost a third of what they cost alone
+WORTH_IT = 1 << 24   # characters for each further process: starting one takes as long as encoding a few million
+
 
 class Encoder(Protocol):
     """What is needed of a tokenizer."""
@@ -18,22 +25,71 @@ class Encoder(Protocol):
     eot_token: int | None
     fingerprint: str
 
-    def encode_to_numpy(self, text: str) -> np.ndarray: ...
+    def encode_batch_to_numpy(self, texts: Iterable[str]) -> list[np.ndarray]: ...
 
 
-def pack(pieces: Iterable[Document], tokenizer: Encoder) -> Iterator[tuple[np.ndarray, bool]]:
+def pack(pieces: Iterable[Document], tokenizer: Encoder, processes: int = 1) -> Iterator[tuple[np.ndarray, bool]]:
     """(ids, whether they start a document) of each piece, with the end-of-text token after each document.
 
     Documents stand end to end in the stream, so no token of a batch is padding; what divides them is
-    the end-of-text token and, on request, the attention mask.
+    the end-of-text token and, on request, the attention mask. The number of processes changes nothing.
     """
     starts = True
+    for group, encoded in _encoded(_groups(pieces), tokenizer, processes):
+        for piece, ids in zip(group, encoded, strict=True):
+            if piece.ends and tokenizer.eot_token is not None:
+                ids = np.append(ids, np.asarray(tokenizer.eot_token, ids.dtype))
+            yield ids, starts
+            starts = piece.ends
+
+
+def _groups(pieces: Iterable[Document]) -> Iterator[list[Document]]:
+    group, characters = [], 0
     for piece in pieces:
-        ids = tokenizer.encode_to_numpy(piece.text)
-        if piece.ends and tokenizer.eot_token is not None:
-            ids = np.append(ids, np.asarray(tokenizer.eot_token, ids.dtype))
-        yield ids, starts
-        starts = piece.ends
+        group.append(piece)
+        characters += len(piece.text)
+        if characters >= TOGETHER:
+            yield group
+            group, characters = [], 0
+    if group:
+        yield group
+
+
+def _encoded(
+    groups: Iterable[list[Document]], tokenizer: Encoder, processes: int
+) -> Iterator[tuple[list[Document], list[np.ndarray]]]:
+    """Each group and its ids, in the order of the groups; a few groups per process are under way at a time."""
+    if processes == 1:
+        yield from ((group, tokenizer.encode_batch_to_numpy([piece.text for piece in group])) for group in groups)
+        return
+    context = get_context("spawn")  # a fork would copy whatever threads hold at the moment
+    waiting: deque[tuple[list[Document], Future]] = deque()
+    with ProcessPoolExecutor(processes, context, initializer=_start_worker, initargs=(tokenizer,)) as pool:
+        try:
+            for group in groups:
+                waiting.append((group, pool.submit(_encode_in_worker, [piece.text for piece in group])))
+                if len(waiting) > 2 * processes:
+                    group, future = waiting.popleft()
+                    yield group, future.result()
+            while waiting:
+                group, future = waiting.popleft()
+                yield group, future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+_worker_tokenizer: Encoder | None = None  # of a worker process
+
+
+def _start_worker(tokenizer: Encoder) -> None:
+    global _worker_tokenizer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches all processes; the one that waits for us decides
+    _worker_tokenizer = tokenizer
+
+
+def _encode_in_worker(texts: list[str]) -> list[np.ndarray]:
+    assert _worker_tokenizer is not None, "a worker starts with its tokenizer"
+    return _worker_tokenizer.encode_batch_to_numpy(texts)
 
 
 def tokenize_corpus(
@@ -45,10 +101,12 @@ def tokenize_corpus(
     shard_tokens: int = SHARD_TOKENS,
     progress: bool = False,
     characters: int | None = None,
+    processes: int = 1,
 ) -> list[Path]:
-    """Write the tokens of a corpus as shards in `folder`; a piece of the text at a time is in memory.
+    """Write the tokens of a corpus as shards in `folder`; a few million characters at a time are in memory.
 
-    progress shows a bar, and the time left if it is told how many characters there are.
+    progress shows a bar, and the time left if it is told how many characters there are. Of `processes`, only as many
+    are started as so many characters are worth.
     """
     bar = tqdm(desc=f"tokenize {prefix}", total=characters, unit="ch", unit_scale=True, disable=not progress)
     writer = StreamWriter(
@@ -58,6 +116,8 @@ def tokenize_corpus(
         fingerprint=tokenizer.fingerprint,
         shard_tokens=shard_tokens,
     )
+    if characters is not None:
+        processes = min(processes, 1 + characters // WORTH_IT)
 
     def counted() -> Iterator[Document]:
         for piece in pieces:
@@ -65,7 +125,7 @@ def tokenize_corpus(
             bar.update(len(piece.text))
 
     with bar, writer:
-        for ids, starts_document in pack(counted(), tokenizer):
+        for ids, starts_document in pack(counted(), tokenizer, processes):
             writer.write(ids, starts_document)
     return writer.paths
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from minigpt.tokenizer.merge import in_order, merge_heap, merge_short, rank_table
 from minigpt.tokenizer.merge_arrays import PairRanks, merge_long_words, merge_words
-from minigpt.tokenizer.patterns import PIECE, Splitter, repair_surrogates
+from minigpt.tokenizer.patterns import PIECE, Splitter
 from minigpt.tokenizer.split import Rules, pre_tokens, rules_of
 from minigpt.tokenizer.vocabulary import Vocabulary
 from minigpt.tokenizer.word_index import WordIndex, flat_places
@@ -56,15 +56,22 @@ class Encoder:
             for piece in pieces:
                 yield list(chain.from_iterable(map(self.words.__getitem__, self.splitter.split(piece))))
 
-    def batch(self, texts: Iterable[str]) -> Iterator[np.ndarray | list[int]]:
-        """The ids of each text. Texts travel together, up to a piece's size."""
-        groups = _groups(texts)
+    def batch(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
+        """The ids of each text. Short texts travel together, and long ones in pieces."""
+        for group in _groups(texts, TOGETHER * PIECE):
+            pieces = [list(self.splitter.pieces(text)) for text in group]
+            parts = self._parts(list(chain.from_iterable(pieces)))
+            for own in pieces:
+                found = list(islice(parts, len(own)))
+                yield found[0] if len(found) == 1 else np.concatenate(found)
+
+    def _parts(self, pieces: list[str]) -> Iterator[np.ndarray]:
+        """The ids of each piece."""
         if self.arrays is None:
-            yield from (list(chain.from_iterable(self.stretches(text))) for group in groups for text in group)
+            yield from (np.array([*chain.from_iterable(self.stretches(piece))], np.int32) for piece in pieces)
             return
-        while together := [[repair_surrogates(text) for text in group] for group in islice(groups, TOGETHER)]:
-            for ids, counts in self.arrays.encode(together):
-                yield from np.split(ids, counts.cumsum()[:-1])
+        for ids, counts in self.arrays.encode(_groups(pieces, PIECE)):
+            yield from np.split(ids, counts.cumsum()[:-1])
 
     def __len__(self) -> int:
         """How many pre-tokens are remembered."""
@@ -77,14 +84,15 @@ class Encoder:
             self.arrays.clear()
 
 
-def _groups(texts: Iterable[str]) -> Iterator[list[str]]:
-    group, size = [], 0
+def _groups(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Neighbouring texts of up to `size` characters together, or a single one that has more."""
+    group, characters = [], 0
     for text in texts:
-        if group and size + len(text) > PIECE:
+        if group and characters + len(text) > size:
             yield group
-            group, size = [], 0
+            group, characters = [], 0
         group.append(text)
-        size += len(text)
+        characters += len(text)
     if group:
         yield group
 

@@ -176,7 +176,12 @@ class Tokenizer:
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         """`encode` of each text; short texts are encoded together, which is several times as fast."""
         checked = (self._normalised(self._refused(text)) for text in texts)
-        return [x if isinstance(x, list) else x.tolist() for x in self._encoder.batch(checked)]
+        return [ids.tolist() for ids in self._encoder.batch(checked)]
+
+    def encode_batch_to_numpy(self, texts: Iterable[str]) -> list[np.ndarray]:
+        """`encode_to_numpy` of each text."""
+        dtype = np.uint16 if self.n_vocab <= 1 << 16 else np.uint32
+        return [ids.astype(dtype) for ids in self._encoder.batch(map(self._normalised, texts))]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """`encode_ordinary`, and for each token the characters that it covers: text[start:end].

@@ -78,9 +78,9 @@ def _prepare_once(run: RunConfig, folder: Path) -> dict[str, float]:
     try:
         aside.mkdir(parents=True)
         tokenizer.save(aside)
-        kept = corpus.report
+        kept, workers = corpus.report, run.batches.workers or os.cpu_count() or 1
         for side, documents, size in (("train", corpus.train(), kept.train), ("val", corpus.val(), kept.val)):
-            tokenize_corpus(documents, tokenizer, aside, side, progress=True, characters=size.characters)
+            tokenize_corpus(documents, tokenizer, aside, side, progress=True, characters=size.characters, processes=workers)
         compressed = compressed_size(document.text for document in corpus.val())
         write_json(aside / RECEIPT, {"recipe": recipe, "compressed": compressed})
         shutil.rmtree(folder, ignore_errors=True)

@@ -15,7 +15,7 @@ from minigpt.runtime.console import one_line_errors
 from minigpt.runtime.logbook import FILE, read_events
 
 BANDS = Path(__file__).parent / "bands"
-FREE = {"out_dir", "seed", "threads", "device", "resume", "overwrite"}  # may differ where runs are compared
+FREE = {"out_dir", "seed", "threads", "device", "resume", "overwrite", "workers"}  # may differ where runs are compared
 LOOK = {
     "above": "look for spikes in the gradient norm, for skipped steps, and at whether the text is the same",
     "below": "look at whether the held-out text is the same, and whether it also stands in the training text",

@@ -72,7 +72,7 @@ def _must_be_free(folder: Path) -> None:
 
 def _must_be_the_same(new: RunConfig, old: RunConfig, folder: Path) -> None:
     """Resuming changes nothing but the number of steps, which may grow; and where the run is told to look."""
-    free = {"resume", "overwrite", "out_dir"}
+    free = {"resume", "overwrite", "out_dir", "workers"}
     changed = [(before, after) for before, after in settings.differences(old, new) if after.name not in free]
     for before, after in changed:
         if after.name == "max_steps" and after.value > before.value:

@@ -1,5 +1,6 @@
 """A tokenizer and streams small enough to read."""
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
@@ -15,8 +16,8 @@ class Letters:
     eot_token: int | None = 256
     fingerprint = "ab" * 32
 
-    def encode_to_numpy(self, text: str) -> np.ndarray:
-        return np.frombuffer(text.encode(), np.uint8).astype(np.uint16)
+    def encode_batch_to_numpy(self, texts: Iterable[str]) -> list[np.ndarray]:
+        return [np.frombuffer(text.encode(), np.uint8).astype(np.uint16) for text in texts]
 
 
 def stream_of(n: int, document_starts: tuple[int, ...] = (0,), shards: int = 1) -> TokenStream:

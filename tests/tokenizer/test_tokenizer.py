@@ -41,9 +41,10 @@ def test_lone_surrogates_become_the_replacement_character(tokenizer):
 @given(texts=st.lists(st.text(alphabet="ab\n 1"), max_size=3))
 def test_arrays_and_batches_hold_the_ids_of_encode(tokenizer, texts):
     assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]
-    for text in texts:
+    for text, together in zip(texts, tokenizer.encode_batch_to_numpy(texts), strict=True):
         ids = tokenizer.encode_to_numpy(text)
-        assert ids.dtype == np.uint16 and ids.tolist() == tokenizer.encode(text)
+        assert ids.dtype == together.dtype == np.uint16
+        assert ids.tolist() == together.tolist() == tokenizer.encode(text)
 
 
 @pytest.mark.parametrize(("highest", "dtype"), [(65_535, np.uint16), (65_536, np.uint32)])

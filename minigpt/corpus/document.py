@@ -14,3 +14,4 @@ class Document(NamedTuple):
     name: str          # where it came from, for messages: "json/decoder.py", "stories.jsonl:12"
     ends: bool = True  # False: more pieces of the same document follow
     key: str = ""      # documents of one key share a side of the split; "" lets the text itself decide
+    changed: bool = False  # whether cleaning took something out of it, or put <email> and the like into it

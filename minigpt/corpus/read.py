@@ -1,14 +1,20 @@
 """The corpus of a run: read, cleaned, split. This is the door the training comes through."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
 
-from minigpt.corpus.clean import Measure, drop_empty, drop_held_out, drop_repeats, measure, normalise
+from minigpt.corpus.boilerplate import LineCounts
+from minigpt.corpus.chunks import batches
+from minigpt.corpus.clean import Measure
 from minigpt.corpus.config import CorpusConfig
 from minigpt.corpus.document import Document
+from minigpt.corpus.near_duplicates import NearDuplicates
+from minigpt.corpus.overlap import RUN, EvalTexts
 from minigpt.corpus.report import CleanReport, Kept
+from minigpt.corpus.rules import Cleaning
 from minigpt.corpus.sources import Reader, open_source
-from minigpt.corpus.split import FIRST_PART, TRAIN, VAL, after, before, put_all, select, split_by_hash
+from minigpt.corpus.split import FIRST_PART, TRAIN, VAL, Sides, after, before, put_all, select, split_by_hash
+from minigpt.corpus.words import Batch
 
 
 @dataclass(frozen=True)
@@ -48,27 +54,50 @@ class Stream:
     """A source as the run reads it. Nothing is dropped yet: what is, only a whole pass can tell."""
 
     source: Reader
-    clean: bool
+    cleaning: Cleaning
+    touched: bytearray = field(default_factory=bytearray)  # of each document, whether cleaning changed it
 
-    def pieces(self, report: CleanReport | None = None) -> Iterator[Document]:
-        documents = self.source(report or CleanReport())
-        return normalise(documents) if self.clean else documents
+    def measures(self, report: CleanReport, held_out: Collection[bytes] = ()) -> Iterator[Measure]:
+        for one in self.cleaning.judged(self.cleaning.changed(self.source(report), report), held_out):
+            self.touched.append(one.changed)
+            yield one
 
-    def measures(self, report: CleanReport) -> Iterator[Measure]:
-        measures = measure(self.pieces(report))
-        return drop_repeats(drop_empty(measures)) if self.clean else measures
+    def side(self, sides: Sides, side: int) -> Iterator[Document]:
+        """The documents of one side. What is on none is left out first: to clean it again would be for nothing."""
+        touched = (flag for flag, other in zip(self.touched, sides, strict=True) if other == side)
+        return self.cleaning.changed_again(select(self.source(CleanReport()), sides, side), touched)
+
+
+def prepare(config: CorpusConfig, sources: Iterable[Reader]) -> Cleaning:
+    """The readings that must come first: of lines, to see which are boilerplate, and of the evaluation texts."""
+    cleaning = Cleaning(config, kept=NearDuplicates() if config.near_duplicates else None)
+    if config.boilerplate:
+        unseen = CleanReport()  # the judging pass counts the same again
+        read = (piece for source in sources for piece in cleaning.spelled(source(unseen), unseen))
+        cleaning.lines = LineCounts.of(read)
+    if config.eval_data is not None:
+        unseen = CleanReport()
+        texts = Cleaning(config).changed(open_source(config.eval_data)(unseen), unseen)
+        cleaning.eval_texts = EvalTexts(map(Batch, batches(texts)))
+        if not len(cleaning.eval_texts.hashes):
+            raise ValueError(
+                f"--eval-data {config.eval_data} has no run of {RUN} words to look for; give the evaluation texts "
+                "themselves: a file, folder, glob, URL or hf:NAME with longer texts"
+            )
+    return cleaning
 
 
 def with_own_share(config: CorpusConfig, report: CleanReport) -> Corpus:
     """Hold out some documents of the data; the last tenth, where there is only one."""
-    stream = Stream(open_source(config.data), config.clean)
+    source = open_source(config.data)
+    stream = Stream(source, prepare(config, [source]))
     sides = split_by_hash(stream.measures(report), report)
 
     def train() -> Iterator[Document]:
-        return select(stream.pieces(), sides, TRAIN)
+        return stream.side(sides, TRAIN)
 
     def val() -> Iterator[Document]:
-        return select(stream.pieces(), sides, VAL)
+        return stream.side(sides, VAL)
 
     if report.train.documents != 1 or report.val.documents:
         return Corpus(train, val, report)
@@ -81,7 +110,9 @@ def with_own_share(config: CorpusConfig, report: CleanReport) -> Corpus:
 def with_val_data(config: CorpusConfig, report: CleanReport) -> Corpus:
     """Hold out --val-data wholly, and train on what --data has besides."""
     assert config.val_data is not None, "with_val_data needs --val-data"
-    data, val_data = (Stream(open_source(spec), config.clean) for spec in (config.data, config.val_data))
+    sources = [open_source(spec) for spec in (config.data, config.val_data)]
+    cleaning = prepare(config, sources)
+    data, val_data = (Stream(source, cleaning) for source in sources)
     held_out: set[bytes] = set()
 
     def remembered() -> Iterator[Measure]:
@@ -90,9 +121,9 @@ def with_val_data(config: CorpusConfig, report: CleanReport) -> Corpus:
             yield document
 
     val_sides = put_all(remembered(), VAL, report)
-    train_sides = put_all(drop_held_out(data.measures(report), held_out), TRAIN, report)
+    train_sides = put_all(data.measures(report, held_out), TRAIN, report)
     return Corpus(
-        lambda: select(data.pieces(), train_sides, TRAIN),
-        lambda: select(val_data.pieces(), val_sides, VAL),
+        lambda: data.side(train_sides, TRAIN),
+        lambda: val_data.side(val_sides, VAL),
         report,
     )

@@ -73,7 +73,7 @@ def folder_files(folder: Path, report: CleanReport) -> Iterator[tuple[Path, str]
         if is_known_kind(path):
             yield path, name
         else:
-            report.drop("other-kind", name)
+            report.drop("other-kind", name, path.stat().st_size if path.exists() else 0)
 
 
 def read_files(files: Iterable[tuple[Path, str]], report: CleanReport) -> Iterator[Document]:
@@ -82,7 +82,7 @@ def read_files(files: Iterable[tuple[Path, str]], report: CleanReport) -> Iterat
         try:
             yield from read_file(path, name)
         except NotTextError as flaw:
-            report.drop(flaw.rule, name)
+            report.drop(flaw.rule, name, path.stat().st_size)
 
 
 def open_url(url: str) -> Reader:

@@ -36,7 +36,7 @@ def split_by_hash(documents: Iterable[Measure], report: CleanReport) -> Sides:
     for index, document in enumerate(documents):
         if document.rule:
             sides.append(DROPPED)
-            report.drop(document.rule, document.name)
+            report.drop(document.rule, document.name, document.bytes, document.shown)
             continue
         drawn = draw(document)
         sides.append(VAL if drawn < HELD_OUT else TRAIN)
@@ -65,7 +65,7 @@ def put_all(documents: Iterable[Measure], side: int, report: CleanReport) -> Sid
     for document in documents:
         sides.append(DROPPED if document.rule else side)
         if document.rule:
-            report.drop(document.rule, document.name)
+            report.drop(document.rule, document.name, document.bytes, document.shown)
         else:
             (report.val if side == VAL else report.train).add(document.characters, document.bytes)
     return sides

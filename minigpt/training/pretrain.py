@@ -80,7 +80,9 @@ def _prepare_once(run: RunConfig, folder: Path) -> dict[str, float]:
         tokenizer.save(aside)
         kept, workers = corpus.report, run.batches.workers or os.cpu_count() or 1
         for side, documents, size in (("train", corpus.train(), kept.train), ("val", corpus.val(), kept.val)):
-            tokenize_corpus(documents, tokenizer, aside, side, progress=True, characters=size.characters, processes=workers)
+            tokenize_corpus(
+                documents, tokenizer, aside, side, progress=True, characters=size.characters, processes=workers
+            )
         compressed = compressed_size(document.text for document in corpus.val())
         write_json(aside / RECEIPT, {"recipe": recipe, "compressed": compressed})
         shutil.rmtree(folder, ignore_errors=True)

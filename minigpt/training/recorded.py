@@ -8,11 +8,19 @@ makes such a band from finished runs that differ in nothing but their seeds and 
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from minigpt.batches.config import BatchConfig
+from minigpt.corpus.config import CorpusConfig
+from minigpt.model.config import GPTConfig
+from minigpt.optim.config import OptimConfig
+from minigpt.runtime.config import MachineConfig
 from minigpt.runtime.console import one_line_errors
 from minigpt.runtime.logbook import FILE, read_events
+from minigpt.tokenizer.config import TokenizerConfig
+from minigpt.training.config import TrainConfig
 
 BANDS = Path(__file__).parent / "bands"
 FREE = {"out_dir", "seed", "threads", "device", "resume", "overwrite", "workers"}  # may differ where runs are compared
@@ -96,10 +104,19 @@ def held_out_losses(record: Record) -> dict[int, float]:
 
 
 def find_band(record: Record, folder: Path = BANDS) -> Band | None:
-    """The band of the runs that had this run's settings, if we recorded such runs."""
+    """The band of the runs that had this run's settings, if we recorded such runs.
+
+    Settings that came later than the band had their defaults then: each is made so as to change nothing.
+    """
     wanted = comparable(record)
     bands = (Band(**_read_json(file)) for file in sorted(folder.glob("*.json")))
-    return next((band for band in bands if band.settings == wanted), None)
+    later = {name: value for name, value in _defaults() if name in wanted}
+    return next((band for band in bands if later | band.settings == wanted), None)
+
+
+def _defaults() -> Iterator[tuple[str, Any]]:
+    for group in (CorpusConfig, TokenizerConfig, BatchConfig, GPTConfig, OptimConfig, TrainConfig, MachineConfig):
+        yield from ((field.name, field.default) for field in fields(group) if field.default is not MISSING)
 
 
 def verdict(band: Band, record: Record) -> str | None:

@@ -330,6 +330,24 @@ def test_a_band_is_for_runs_of_the_same_settings_only(tmp_path):
     assert "recorded runs" not in page_of(other, bands)
 
 
+def test_a_band_outlives_new_settings(tmp_path):
+    """What is on record was made before a setting existed, so with its default; another value is another run."""
+    bands = tmp_path / "bands"
+    bands.mkdir()
+    band = make_band(three_runs(tmp_path))._asdict()
+    del band["settings"]["near_duplicates"]
+    (bands / "tiny.json").write_text(json.dumps(band), encoding="utf-8")
+    assert find_band(read_record(make_run(tmp_path / "mine")), bands)
+    assert find_band(read_record(make_run(tmp_path / "other", flags=("--near-duplicates", "on"))), bands) is None
+
+
+def test_the_band_that_is_shipped_is_that_of_the_default_run(tmp_path):
+    """A preset that is tuned again needs a band that is recorded again."""
+    folder = make_run(tmp_path / "run")
+    (folder / "run.json").write_text(json.dumps(asdict(presets.quick())), encoding="utf-8")
+    assert find_band(read_record(folder)) is not None
+
+
 def test_the_command_prints_a_band_that_the_report_reads(tmp_path):
     """What is shipped is what this prints."""
     folders = [str(record.folder) for record in three_runs(tmp_path)]

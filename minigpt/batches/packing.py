@@ -102,11 +102,13 @@ def tokenize_corpus(
     progress: bool = False,
     characters: int | None = None,
     processes: int = 1,
+    resume: bool = False,
 ) -> list[Path]:
     """Write the tokens of a corpus as shards in `folder`; a few million characters at a time are in memory.
 
     progress shows a bar, and the time left if it is told how many characters there are. Of `processes`, only as many
-    are started as so many characters are worth.
+    are started as so many characters are worth. resume goes on behind the full shards of an interrupted call with the
+    same pieces; the bytes are those of a call in peace.
     """
     bar = tqdm(desc=f"tokenize {prefix}", total=characters, unit="ch", unit_scale=True, disable=not progress)
     writer = StreamWriter(
@@ -115,6 +117,7 @@ def tokenize_corpus(
         vocab_size=tokenizer.n_vocab,
         fingerprint=tokenizer.fingerprint,
         shard_tokens=shard_tokens,
+        resume=resume,
     )
     if characters is not None:
         processes = min(processes, 1 + characters // WORTH_IT)
@@ -125,9 +128,20 @@ def tokenize_corpus(
             bar.update(len(piece.text))
 
     with bar, writer:
-        for ids, starts_document in pack(counted(), tokenizer, processes):
-            writer.write(ids, starts_document)
+        again = writer.begun > 0             # the last document found is encoded again, and not written again
+        written = writer.tokens_of_last
+        for ids, starts_document in pack(_without_first(counted(), writer.begun - 1), tokenizer, processes):
+            writer.write(ids[written:], starts_document and not again)
+            again, written = False, max(0, written - len(ids))
     return writer.paths
+
+
+def _without_first(pieces: Iterable[Document], documents: int) -> Iterator[Document]:
+    """The pieces behind so many documents."""
+    for piece in pieces:
+        if documents <= 0:
+            yield piece
+        documents -= piece.ends
 
 
 def document_ids(document_starts: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:

@@ -21,8 +21,9 @@ SHARD_TOKENS = 100_000_000  # 200 MB with two bytes a token: few files, and none
 class StreamWriter:
     """Writes a stream as `<prefix>-00000-of-00002.bin`, ...; under hidden names until all of it is on disk.
 
-    As a context manager: an exception, also a full disk, removes what was written and leaves an older stream
-    of the same prefix untouched.
+    As a context manager: an error, also a full disk, removes what was written and leaves an older stream of the same
+    prefix untouched. Ctrl+C and a kill leave the shards that were full; `resume` finds them and goes on behind them,
+    for a caller who knows that they were made of the same documents.
     """
 
     def __init__(
@@ -33,12 +34,15 @@ class StreamWriter:
         vocab_size: int,
         fingerprint: str,
         shard_tokens: int = SHARD_TOKENS,
+        resume: bool = False,
     ) -> None:
-        self.folder, self.prefix = Path(folder), prefix
+        self.folder, self.prefix, self.resume = Path(folder), prefix, resume
         self.fingerprint, self.shard_tokens = fingerprint, shard_tokens
         self.dtype = np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
         self.hidden: list[Path] = []
         self.paths: list[Path] = []  # the finished shards, once the context has ended
+        self.begun = 0               # documents in the shards that were found
+        self.tokens_of_last = 0      # how many tokens of the last of them
 
     def write(self, ids: np.ndarray, starts_document: bool = True) -> None:
         """Append ids, as a new document or as more of the last one; a shard that is full ends."""
@@ -59,8 +63,31 @@ class StreamWriter:
     def __enter__(self) -> Self:
         with naming_the_folder(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+            found = self._full_shards() if self.resume else []
+            for path in set(self.folder.glob(f".{self.prefix}-*.tmp")) - set(found):
+                path.unlink()
+            self.hidden = found
             self._open_next()
         return self
+
+    def _full_shards(self) -> list[Path]:
+        """Shards that an interrupted writer has completed, up to the first that is not whole."""
+        found: list[Path] = []
+        tokens = last_start = 0
+        for path in sorted(self.folder.glob(f".{self.prefix}-*.tmp")):
+            try:
+                shard = read_shard(path, self.fingerprint)
+            except ValueError:
+                break
+            if shard.number != len(found) or len(shard.tokens) != self.shard_tokens:
+                break
+            found.append(path)
+            if len(shard.document_starts):
+                last_start = tokens + int(shard.document_starts[-1])
+            tokens += len(shard.tokens)
+            self.begun += len(shard.document_starts)
+        self.tokens_of_last = tokens - last_start
+        return found
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -72,7 +99,8 @@ class StreamWriter:
                     self._show()
         finally:
             self.writer.abandon()
-            for path in self.hidden:
+            stopped = self.resume and kind is not None and not issubclass(kind, Exception)  # by Ctrl+C
+            for path in self.hidden[-1:] if stopped else self.hidden:
                 path.unlink(missing_ok=True)
 
     def _show(self) -> None:

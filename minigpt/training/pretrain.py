@@ -57,8 +57,9 @@ def next_token(model: nn.Module, batch: Batch) -> Loss:
 def prepare_data(run: RunConfig, group: Group) -> Data:
     """Read, clean, split and tokenize the corpus into `out_dir/data`, once; afterwards only open it.
 
-    Rank 0 works while the others wait. The folder gets its name when everything in it is complete, so an interrupted
-    preparation is begun again; a receipt says what it was made from, so a changed recipe is noticed.
+    Rank 0 works while the others wait. The folder gets its name when everything in it is complete; an interrupted
+    preparation goes on with the tokenizer and the full shards that it has left. A receipt says what all was made from,
+    so a changed recipe is noticed.
     """
     folder = Path(run.out_dir) / DATA
     compressed = group.main_decides(lambda: _prepare_once(run, folder))
@@ -72,23 +73,28 @@ def _prepare_once(run: RunConfig, folder: Path) -> dict[str, float]:
     if receipt.exists() and (made := read_json(receipt))["recipe"] == recipe:
         return made["compressed"]
     aside = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(aside, ignore_errors=True)
+    begun = aside / "begun.json"
     corpus = open_corpus(run.corpus)  # finds most mistakes before anything is written
-    tokenizer = _tokenizer(run, corpus)
+    if not begun.exists() or read_json(begun) != recipe:
+        shutil.rmtree(aside, ignore_errors=True)
+        tokenizer = _tokenizer(run, corpus)
     try:
-        aside.mkdir(parents=True)
-        tokenizer.save(aside)
+        if not begun.exists():
+            aside.mkdir(parents=True)
+            tokenizer.save(aside)
+            write_json(begun, recipe)
+        tokenizer = Tokenizer.load(aside)
         kept, workers = corpus.report, run.batches.workers or os.cpu_count() or 1
-        for side, documents, size in (("train", corpus.train(), kept.train), ("val", corpus.val(), kept.val)):
-            tokenize_corpus(
-                documents, tokenizer, aside, side, progress=True, characters=size.characters, processes=workers
-            )
+        for side, documents, size in (("val", corpus.val(), kept.val), ("train", corpus.train(), kept.train)):
+            tokenize_corpus(documents, tokenizer, aside, side, progress=True, characters=size.characters,
+                            processes=workers, resume=True)  # fmt: skip
         compressed = compressed_size(document.text for document in corpus.val())
         write_json(aside / RECEIPT, {"recipe": recipe, "compressed": compressed})
+        begun.unlink()
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(aside, folder)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
+    except Exception:
+        shutil.rmtree(aside, ignore_errors=True)  # what a full disk or a mistake left; Ctrl+C and a kill leave it
         raise
     return compressed
 

@@ -59,6 +59,34 @@ def test_the_number_of_processes_changes_no_byte(tmp_path, monkeypatch):
     assert streams[0] == streams[1] and len(streams[0]) > 2
 
 
+@pytest.mark.parametrize(("stop_after", "processes"), [(0, 1), (1, 1), (5, 1), (17, 1), (40, 1), (59, 1), (40, 2)])
+def test_an_interrupted_stream_goes_on_behind_its_full_shards(tmp_path, monkeypatch, stop_after, processes):
+    """Wherever Ctrl+C came, in the end the bytes are those of a stream in peace; what was full is not written again."""
+    monkeypatch.setattr(packing, "TOGETHER", 20)
+    pieces = [Document("ab" * (i % 7), str(i), ends=i % 3 != 1) for i in range(60)]
+
+    def until(stop: int):
+        yield from pieces[:stop]
+        raise KeyboardInterrupt
+
+    how = {"shard_tokens": 10, "processes": processes, "resume": True}
+    tokenize_corpus(pieces, Letters(), tmp_path / "peace", "train", **how)
+    with pytest.raises(KeyboardInterrupt):
+        tokenize_corpus(until(stop_after), Letters(), tmp_path / "stopped", "train", **how)
+    left = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "stopped").iterdir()}
+    assert all(name.startswith(".") for name in left) and (len(left) > 2 or stop_after < 40)
+    damaged = sorted((tmp_path / "stopped").iterdir())[2:3]
+    for path in damaged:
+        path.write_bytes(path.read_bytes()[:-1])  # by the power cut that came with it
+    tokenize_corpus(pieces, Letters(), tmp_path / "stopped", "train", **how)
+    for path in (tmp_path / "peace").iterdir():
+        other = tmp_path / "stopped" / path.name
+        assert other.read_bytes() == path.read_bytes()
+        if left and path.name.startswith("train-00000"):
+            assert other.stat().st_mtime_ns == left[".train-00000.tmp"]
+    assert len(list((tmp_path / "stopped").iterdir())) == len(list((tmp_path / "peace").iterdir()))
+
+
 def test_an_error_in_a_worker_ends_the_work(tmp_path, monkeypatch):
     """And leaves no process and no file behind."""
     monkeypatch.setattr(packing, "TOGETHER", 1)

@@ -14,6 +14,7 @@ from minigpt import presets
 from minigpt.batches.loader import Batch
 from minigpt.model.gpt import GPT
 from minigpt.runtime.distributed import Group
+from minigpt.batches.packing import tokenize_corpus
 from minigpt.training import pretrain
 from minigpt.training.estimate import memory_estimate
 
@@ -65,6 +66,29 @@ def test_the_same_input_gives_the_same_bytes(run, tmp_path):
         pretrain.prepare_data(replace(run, out_dir=str(tmp_path / name)), ALONE)
         contents.append({path.name: path.read_bytes() for path in (tmp_path / name / "data").iterdir()})
     assert contents[0] == contents[1]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_an_interrupted_preparation_goes_on(run, tmp_path, monkeypatch, error):
+    """Ctrl+C leaves the tokenizer, and nothing is trained twice; a mistake leaves nothing. The end is the same."""
+    run = replace(run, model=replace(run.model, vocab_size=300))
+    pretrain.prepare_data(replace(run, out_dir=str(tmp_path / "peace")), ALONE)
+
+    def stop(documents, tokenizer, folder, side, **how):
+        if side == "train":
+            raise error
+        return tokenize_corpus(documents, tokenizer, folder, side, **how)
+
+    with monkeypatch.context() as patch, pytest.raises(error):
+        patch.setattr(pretrain, "tokenize_corpus", stop)
+        pretrain.prepare_data(run, ALONE)
+    left = tmp_path / "run" / ".data.unfinished"
+    assert left.exists() == (error is KeyboardInterrupt) and not (tmp_path / "run" / "data").exists()
+    if left.exists():
+        monkeypatch.setattr(pretrain.Tokenizer, "train", None)  # whoever calls it fails
+    pretrain.prepare_data(run, ALONE)
+    both = [{path.name: path.read_bytes() for path in (tmp_path / name / "data").iterdir()} for name in ("run", "peace")]
+    assert both[0] == both[1] and not left.exists()
 
 
 def test_held_out_text_is_compared_with_xz_and_gzip_of_itself():

@@ -31,6 +31,11 @@ class Row:
     unit: str = ""
     of_ceiling: float | None = None
 
+    @property
+    def host_bound(self) -> bool:
+        """Python needs longer to start our call than the GPU to run it: alone, it would take that long."""
+        return bool(self.us) and self.host_us.get("ours", 0.0) > self.us["ours"][1]
+
     def ratio(self, peer: str) -> float | None:
         """The median; of "best" the fastest peer's. None if it was not measured."""
         if peer == "best":
@@ -64,7 +69,15 @@ def _peers(row: Row) -> str:
         return row.reason
     ratios = [f"{peer} {spread[1]:.2f}" for peer, spread in row.ratios.items()]
     memory = [f"memory of {peer} {mb / row.peak_mb['ours']:.1f}x" for peer, mb in row.peak_mb.items() if peer != "ours"]
-    return ", ".join(ratios + memory) or "-"
+    return ", ".join(_host(row) + ratios + memory) or "-"
+
+
+def _host(row: Row) -> list[str]:
+    """Where the host is the slower one, its time, beside the best peer's: the ratios say nothing of it."""
+    if not row.host_bound:
+        return []
+    peers = [us for name, us in row.host_us.items() if name != "ours"]
+    return [f"host {row.host_us['ours']:.0f} us" + (f" (peer {min(peers):.0f})" if peers else "")]
 
 
 def _errors(row: Row) -> str:

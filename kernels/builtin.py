@@ -54,7 +54,7 @@ def attention(
             q, k, v, causal=causal, window=window, softcap=softcap, scale=scale, document=document,
             alibi=alibi, dropout=dropout, return_lse=return_lse,
         )  # fmt: skip
-    checks.check_attention(q, k, v, window=window, document=document, alibi=alibi)
+    checks.check_attention(q, k, v, window=window, softcap=softcap, document=document, alibi=alibi)
     T, S = q.size(2), k.size(2)
     if causal and window is not None and window + T - 1 < S:
         S = window + T - 1  # earlier keys lie outside every query's window: do not even look

@@ -8,9 +8,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+INTEGERS = {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+
 
 def check_attention(
-    q: Tensor, k: Tensor, v: Tensor, *, window: int | None, document: Tensor | None, alibi: Tensor | None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    window: int | None,
+    softcap: float | None,
+    document: Tensor | None,
+    alibi: Tensor | None,
 ) -> None:
     """What every implementation of attention refuses."""
     shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
@@ -28,8 +37,7 @@ def check_attention(
             f"the channels of q, k and v must lie side by side, got strides {q.stride()}, {k.stride()}, {v.stride()}: "
             "call .contiguous()"
         )
-    if window is not None and window < 1:
-        raise ValueError(f"window={window}: a window counts the query itself, so it is at least 1")
+    _check_window_and_softcap(window, softcap)
     if document is not None and (document.shape != (B, S) or document.is_floating_point()):
         raise ValueError(
             f"document holds an integer per key, {(B, S)}, got {tuple(document.shape)} of {document.dtype}"
@@ -39,18 +47,41 @@ def check_attention(
 
 
 def check_decode_attention(
-    q: Tensor, k_pages: Tensor, v_pages: Tensor, page_table: Tensor, lengths: Tensor, window: int | None
+    q: Tensor,
+    k_pages: Tensor,
+    v_pages: Tensor,
+    page_table: Tensor,
+    lengths: Tensor,
+    *,
+    window: int | None,
+    softcap: float | None,
 ) -> None:
     """What every implementation of decode_attention refuses."""
+    pages = f"{tuple(k_pages.shape)} and {tuple(v_pages.shape)}"
+    if q.ndim != 3 or k_pages.ndim != 4:
+        raise ValueError(f"decoding takes q (B, H, D) and pages (P, G, page, D), got q {tuple(q.shape)}, pages {pages}")
     (B, H, D), (P, G, page) = q.shape, k_pages.shape[:3]
-    if H % G or k_pages.shape != v_pages.shape or k_pages.size(3) != D:
-        pages = f"{tuple(k_pages.shape)} and {tuple(v_pages.shape)}"
+    if G == 0 or page == 0 or H % G or k_pages.shape != v_pages.shape or k_pages.size(3) != D:
         raise ValueError(f"q {tuple(q.shape)} needs pages ({P}, G, {page}, {D}) with G | {H}, got {pages}")
     if page_table.dim() != 2 or page_table.size(0) != B or lengths.shape != (B,):
         got = f"{tuple(page_table.shape)} and {tuple(lengths.shape)}"
         raise ValueError(f"{B} queries need a page table ({B}, max_pages) and lengths ({B},), got {got}")
+    if not {page_table.dtype, lengths.dtype} <= INTEGERS:
+        got = f"{page_table.dtype} and {lengths.dtype}"
+        raise ValueError(f"a page table and lengths count pages and tokens, got {got}: call .int()")
+    _check_window_and_softcap(window, softcap)
+
+
+def _check_window_and_softcap(window: int | None, softcap: float | None) -> None:
     if window is not None and window < 1:
         raise ValueError(f"window={window}: a window counts the query itself, so it is at least 1")
+    check_softcap(softcap)
+
+
+def check_softcap(softcap: float | None) -> None:
+    """0 would divide by 0 in one implementation and mean none in another."""
+    if softcap is not None and not softcap > 0:
+        raise ValueError(f"softcap={softcap} must be positive; None for no cap")
 
 
 def check_norm(x: Tensor, *vectors: Tensor | None, residual: Tensor | None = None) -> None:
@@ -72,7 +103,7 @@ def check_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> None:
         raise ValueError(f"rotary turns pairs of channels of x (B, H, T, D), got {tuple(x.shape)}")
     pairs = (*x.shape[:3], x.size(3) // 2)
     fits = all(a in (1, b) for a, b in zip(reversed(cos.shape), reversed(pairs), strict=False)) and cos.ndim <= 4
-    if cos.shape != sin.shape or not fits or cos.size(-1) != pairs[3]:
+    if cos.shape != sin.shape or not fits or cos.shape[-1:] != pairs[3:]:
         raise ValueError(
             f"x {tuple(x.shape)} needs cos and sin ({pairs[2]}, {pairs[3]}), got {tuple(cos.shape)} and "
             f"{tuple(sin.shape)}"
@@ -97,8 +128,7 @@ def check_linear_cross_entropy(
         raise ValueError(f"targets are {targets.dtype}, need token ids in torch.int64: targets.long()")
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"reduction={reduction!r} is not one of: none, mean, sum")
-    if softcap is not None and not softcap > 0:
-        raise ValueError(f"softcap={softcap} must be positive; None for no cap")
+    check_softcap(softcap)
     check_targets(targets, weight.size(0), ignore_index)
 
 
@@ -128,12 +158,14 @@ def check_adamw(
     roles = {"grads": grads, "exp_avgs": exp_avgs, "exp_avg_sqs": exp_avg_sqs}
     if copies is not None:
         roles["copies"] = copies
+    wanted = [p.shape for p in params]
     for name, tensors in roles.items():
         if len(tensors) != len(params):
             raise ValueError(f"{len(tensors)} {name} for {len(params)} params: give one to each")
-        for i, (p, x) in enumerate(zip(params, tensors, strict=True)):
-            if x.shape != p.shape:
-                raise ValueError(f"{name}[{i}] is {tuple(x.shape)}, its parameter {tuple(p.shape)}: shapes must agree")
+        shapes = [x.shape for x in tensors]
+        if shapes != wanted:  # one comparison for hundreds of tensors at every step
+            i = next(i for i, shape in enumerate(shapes) if shape != wanted[i])
+            raise ValueError(f"{name}[{i}] is {tuple(shapes[i])}, its parameter {tuple(wanted[i])}: both must agree")
     if step < 1:
         raise ValueError(f"step={step}: steps count from 1, or the moments' correction would divide by 0")
     if grad_scale is not None and grad_scale.shape != ():
@@ -143,4 +175,4 @@ def check_adamw(
 def check_matrices(g: Tensor) -> None:
     """What every implementation of newton_schulz refuses."""
     if g.ndim < 2 or g.numel() == 0 or not g.is_floating_point():
-        raise ValueError(f"newton_schulz takes float matrices (..., M, N), got {tuple(g.shape)} of {g.dtype}")
+        raise ValueError(f"newton_schulz takes matrices (..., M, N) of floats, got {tuple(g.shape)} of {g.dtype}")

@@ -118,12 +118,18 @@ def implementation(op: str, x: Tensor) -> Callable[..., Any]:
 
 
 def decide(op: str, device: torch.device, dtype: torch.dtype) -> str:
-    """`choose`, once per op, device and dtype. A Triton kernel must be right on this device to be chosen."""
+    """`choose`, once per op, device and dtype. A Triton kernel must be right on this device to be chosen.
+
+    While a CUDA graph is captured it cannot show that: plain torch for this call, and the decision later.
+    """
     key = (op, device, dtype)
     if key not in _chosen:
         choice = choose(op, device, dtype)
         if choice.choice in ("triton", "interpret"):
             _import_triton_files(interpreted=choice.choice == "interpret")
+        if choice.choice == "triton" and _being_captured(device):
+            _uncovered[op] = "a CUDA graph was captured before the kernel's first call, which compiles and checks it"
+            return "torch"
         if choice.choice == "triton":
             choice = _tried(choice, device, dtype)
         _chosen[key] = choice
@@ -159,6 +165,11 @@ def _where_covered(
         return plain(*args, **kwargs)
 
     return run
+
+
+def _being_captured(device: torch.device) -> bool:
+    """A self-test waits for the GPU, which a capture forbids: its failure would say nothing about the kernel."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def _tried(choice: Choice, device: torch.device, dtype: torch.dtype) -> Choice:

@@ -5,6 +5,7 @@ loads of one number at a time. The compiler needs no GPU, and its output says al
 
     python -m kernels.machine_code            every launch in manifest.py, as a table; exit status 1 if one is amiss
     python -m kernels.machine_code attention  those whose name contains the word
+    python -m kernels.machine_code --arch 89  for another GPU than an A100 (80) and an H100 (90): a consumer's, here
 
 A launch is compiled with what Triton's just-in-time compiler would know about its arguments: which pointers and
 numbers divide by 16, which are 1. Otherwise the code would be another than the one that runs.
@@ -29,7 +30,8 @@ from torch import Tensor
 from kernels import interpreter
 from kernels.launch import Launch
 
-SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024}  # bytes a program may ask for (CUDA programming guide, table 30)
+SHARED_LIMIT = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024}  # bytes a program may ask for (CUDA guide, table 30)
+BOTH = (80, 90)  # for which everything must be as wanted
 TYPES = {
     torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int8: "i8", torch.uint8: "u8",
     torch.int32: "i32", torch.int64: "i64", torch.bool: "i1",
@@ -176,7 +178,7 @@ def rows_of(entry: str, arch: int) -> list[Row]:
     return rows
 
 
-def all_rows(word: str = "", archs: tuple[int, ...] = (80, 90), processes: int | None = None) -> Iterator[Row]:
+def all_rows(word: str = "", archs: tuple[int, ...] = BOTH, processes: int | None = None) -> Iterator[Row]:
     """The manifest's entries whose name contains `word`, in order, compiled on all cores."""
     from kernels.manifest import ENTRIES
 
@@ -198,12 +200,14 @@ def main() -> int:
     """Print the table; 1 if something is amiss."""
     parser = argparse.ArgumentParser(prog="python -m kernels.machine_code", description="Compile for GPUs not there.")
     parser.add_argument("word", nargs="?", default="", help="only entries whose name contains it")
+    parser.add_argument("--arch", type=int, choices=SHARED_LIMIT, action="append", help="90 for 9.0; may be repeated")
     columns = "{:4} {:>9} {:>5} {:>6} {:>7} {:>5} {:>4} {:>9} {:>9} {:>6} {:>5}  {:38} {}"
     print(columns.format("arch", "registers", "stack", "spills", "shared", "wgmma", "mma", "loads", "stores", "instr.",
                          "s", "kernel", "entry; loads and stores: 16 bytes wide / narrower"))  # fmt: skip
     failures = 0
     try:
-        for row in all_rows(parser.parse_args().word):
+        args = parser.parse_args()
+        for row in all_rows(args.word, tuple(args.arch or BOTH)):
             r = row.report
             loads, stores = f"{r.wide_loads}/{r.narrow_loads}", f"{r.wide_stores}/{r.narrow_stores}"
             print(columns.format(row.arch, r.registers, r.stack, r.spills, r.shared, r.wgmma, r.mma, loads, stores,

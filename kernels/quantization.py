@@ -44,11 +44,17 @@ def _divisor(scale: Tensor) -> Tensor:
 def dequantized(weight: Tensor, scale: Tensor) -> Tensor:
     """The numbers the integers stand for: (N, K) in float32 (float64 for a scale of float64)."""
     check_quantized(weight, scale)
+    numbers, scales = grouped(weight, scale)
+    return (numbers * scales).flatten(1)
+
+
+def grouped(weight: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """The integers (N, K/group, group), and what each group is multiplied by, (N, K/group, 1). int8: one group."""
     scale = scale.to(torch.promote_types(scale.dtype, torch.float32))
     if weight.dtype == torch.int8:
-        return weight * scale[:, None]
+        return weight[:, None], scale[:, None, None]
     numbers = torch.stack((weight & 15, weight >> 4), dim=-1).flatten(1).to(torch.int8) - 8  # (N, K)
-    return numbers * scale.repeat_interleave(numbers.size(1) // scale.size(1), dim=1)
+    return numbers.unflatten(1, (scale.size(1), -1)), scale[:, :, None]
 
 
 def quantized_linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
@@ -67,7 +73,7 @@ def quantized_linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
 def check_quantized_linear(x: Tensor, weight: Tensor, scale: Tensor) -> None:
     """What every implementation of quantized_linear refuses."""
     check_quantized(weight, scale)
-    if x.size(-1) != columns(weight):
+    if x.shape[-1:] != (columns(weight),):
         raise ValueError(f"x {tuple(x.shape)} does not fit a weight of {columns(weight)} columns")
 
 
@@ -80,6 +86,8 @@ def check_quantized(weight: Tensor, scale: Tensor) -> None:
     """Refuse what is neither of the two formats."""
     if weight.dtype not in (torch.int8, torch.uint8):
         raise ValueError(f"a quantized weight is int8, or uint8 with two numbers a byte, not {weight.dtype}")
+    if weight.dim() != 2:
+        raise ValueError(f"a quantized weight is (N, K) of int8 or (N, K/2) of uint8, got {tuple(weight.shape)}")
     N, four = weight.size(0), weight.dtype == torch.uint8
     if scale.dim() != 1 + four or scale.size(0) != N:
         expected, got = f"({N}, K/group)" if four else f"({N},)", tuple(scale.shape)

@@ -97,11 +97,11 @@ def attention(
             document (B, S) and window: see `visible_keys`. alibi (H,).
     Dtypes: scores and softmax in float32 (float64 for float64); the result in q.dtype.
     Raises: ValueError for shapes, dtypes or strides that do not fit together, G that does not divide H, S < T,
-            no query, no key, or window < 1.
+            no query, no key, window < 1, or a softcap that is not positive.
     Note:   `deterministic` asks for a backward pass that sums in a fixed order; plain torch always does.
     Source: Vaswani et al. 2017; grouped heads Ainslie et al. 2023; ALiBi Press et al. 2022; softcap Gemma 2.
     """
-    check_attention(q, k, v, window=window, document=document, alibi=alibi)
+    check_attention(q, k, v, window=window, softcap=softcap, document=document, alibi=alibi)
     H, T, D = q.shape[1:]
     S = k.size(2)
     k, v = (wide(x).repeat_interleave(H // x.size(1), dim=1) for x in (k, v))  # (B, H, S, D)
@@ -141,7 +141,7 @@ def decode_attention(
     Raises: ValueError if G does not divide H, or sizes differ, or window < 1.
     Source: Kwon et al. 2023, "PagedAttention".
     """
-    check_decode_attention(q, k_pages, v_pages, page_table, lengths, window)
+    check_decode_attention(q, k_pages, v_pages, page_table, lengths, window=window, softcap=softcap)
     (H, D), (G, page), S = q.shape[1:], k_pages.shape[1:3], page_table.size(1) * k_pages.size(2)
     distance = lengths[:, None] - 1 - torch.arange(S, device=q.device)                    # (B, S)
     visible = (distance >= 0) & (distance < (S if window is None else window))

@@ -5,6 +5,7 @@ Triton is not believed before it has computed one example there: a compiler that
 show as a model that does not learn.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,7 +21,7 @@ Example = tuple[tuple[Any, ...], dict[str, Any]]
 
 def problem_with(op: str, kernel: Callable[..., Any], device: torch.device, dtype: torch.dtype) -> str | None:
     """What is wrong with `kernel` on this device: a sentence, or None."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
+    with _undisturbed(device):
         torch.manual_seed(1)
         args, kwargs = EXAMPLES[op](device, dtype)
         exact_args, exact_kwargs = _mapped(_exact, (args, kwargs))
@@ -34,6 +35,19 @@ def problem_with(op: str, kernel: Callable[..., Any], device: torch.device, dtyp
         if not off < TOLERANCE[dtype]:  # NaN is not below anything
             return f"its kernel is wrong on {_name(device)}: off by {off:.1e}, allowed {TOLERANCE[dtype]:.0e}"
     return None
+
+
+@contextlib.contextmanager
+def _undisturbed(device: torch.device) -> Iterator[None]:
+    """Whoever calls first may be sampling, without gradients and in half precision: no fault of the kernel's."""
+    generators = [device] if device.type == "cuda" else []
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast(device.type, enabled=False),
+        torch.random.fork_rng(devices=generators),
+    ):
+        yield
 
 
 def _results(op: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Tensor]:

@@ -1,5 +1,10 @@
-"""What the tests of Triton kernels share: how wrong a kernel may be, and buffers with poison around them."""
+"""What the tests of Triton kernels share: how wrong a kernel may be, and what catches reads out of bounds."""
 
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
 import torch
 from budget import assert_within_budget
 from hypothesis import strategies as st
@@ -27,3 +32,39 @@ def guarded(x: Tensor, margin: int = 64) -> Tensor:
     inner = room[margin : margin + x.numel()].view(x.shape)
     inner.copy_(x.detach())
     return inner.requires_grad_(x.requires_grad)
+
+
+@contextlib.contextmanager
+def memory_watched() -> Iterator[None]:
+    """Within, every load in Triton's interpreter must lie in a tensor of its launch, and find what was written there.
+
+    Rows that nobody stores could be read from beyond a tensor unnoticed, until a GPU faults on one. And memory fresh
+    from the system is 0, which hides that nobody wrote it: here torch.empty gives NaN.
+    """
+    from triton.runtime.interpreter import GridExecutor, InterpreterBuilder
+
+    load, call, ends, reads = InterpreterBuilder.create_masked_load, GridExecutor.__call__, [], [0]
+
+    def called(self: Any, *args: Any, **kwargs: Any) -> None:
+        memory = [x.untyped_storage() for x in args if isinstance(x, Tensor)]
+        ends[:] = [(x.data_ptr(), x.data_ptr() + x.nbytes()) for x in memory]
+        call(self, *args, **kwargs)
+
+    def watched(self: Any, pointers: Any, mask: Any, *rest: Any) -> Any:
+        addresses = pointers.data[mask.data].astype(np.int64)
+        inside = np.zeros(addresses.shape, dtype=bool)
+        for start, end in ends:
+            inside |= (addresses >= start) & (addresses < end)
+        assert inside.all(), f"{(~inside).sum()} of {inside.size} numbers are read beyond the ends of every tensor"
+        reads[0] += inside.size
+        return load(self, pointers, mask, *rest)
+
+    before = torch.are_deterministic_algorithms_enabled()
+    InterpreterBuilder.create_masked_load, GridExecutor.__call__ = watched, called
+    torch.use_deterministic_algorithms(True)  # as torch.utils.deterministic.fill_uninitialized_memory wants it
+    try:
+        yield
+        assert reads[0], "nothing was read: no kernel ran in the interpreter"
+    finally:
+        torch.use_deterministic_algorithms(before)
+        InterpreterBuilder.create_masked_load, GridExecutor.__call__ = load, call

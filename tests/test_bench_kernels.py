@@ -176,6 +176,18 @@ def test_a_row_shows_time_rate_share_ratios_and_errors():
     assert line == ("a", "", "2.0", "400 TFLOP/s", "51", "flash 1.30", "1.0e-03 / 2.0e-03", "OK")
 
 
+def test_a_host_slower_than_the_gpu_is_shown_first():
+    """A kernel 1.3 times as fast is worth nothing where Python takes longer to start it than it runs."""
+    row = ok("adamw/plain", fused=1.3)
+    row.host_us = {"ours": 1.9, "fused": 1.0}
+    assert kernel_table.cells_of(row)[5] == "fused 1.30"
+    row.host_us = {"ours": 740.2, "fused": 210.0, "eager": 900.0}
+    assert kernel_table.cells_of(row)[5] == "host 740 us (peer 210), fused 1.30"
+    measured = {line[0]: line[1] for line in kernel_summary.summary([row])}
+    assert measured["AdamW, 124M parameters"].endswith("; the host is slower")
+    assert not measured["Newton-Schulz"].endswith("slower")
+
+
 def test_the_grid_is_one_row_with_its_worst_cell():
     """Sixty cells in full would bury the rest; the JSON has them."""
     rows = [ok("grid/64/odd", flash=1.2, cudnn=0.9), ok("grid/64/even", flash=1.5), ok("grid/16/odd", flash=2.0)]
@@ -226,6 +238,16 @@ def test_memory_and_ceilings_are_figures_too():
     lines = lines_of([loss, ok("decode/B1/S65536", of_ceiling=0.8)])
     assert lines["linear + cross-entropy, 16k x 768 x 50k"] == ("yes", "no")
     assert lines["decode at 128 MB of cache and more"] == ("yes", "no")
+
+
+def test_a_loss_per_token_is_a_target_of_its_own():
+    """Four products against three: beside the mean it would hide what the mean gains."""
+    mean, none = ok("cross_entropy/gpt2/mean", compile=1.3, eager=1.7), ok("cross_entropy/gpt2/none", compile=0.9)
+    for row in (mean, none):
+        row.peak_mb = {"ours": 100.0, "compile": 700.0, "eager": 1700.0}
+    lines = lines_of([mean, none])
+    assert lines["linear + cross-entropy, 16k x 768 x 50k"] == ("yes", "yes")
+    assert lines["the same with a loss per token"] == ("yes", "no")
 
 
 def test_a_cell_that_no_backend_covers_counts_as_won():
@@ -308,6 +330,34 @@ def test_torchs_times_are_not_reported_as_ours():
     """Where the door chose plain torch, a ratio would compare torch with itself."""
     row = kernel_measure.measure(case_of(lambda: (torch.ones(3),)), Clock(), "cpu", {})
     assert row.state == "FAILED" and row.reason.startswith("plain torch ran: ")
+
+
+@pytest.fixture
+def broken_gpu(monkeypatch):
+    """After an illegal memory access every call says so, whatever it was to do."""
+
+    def raising() -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", raising)
+    monkeypatch.setattr(torch.cuda, "empty_cache", raising)
+    return raising
+
+
+def test_a_kernel_that_breaks_the_gpu_costs_its_own_row(tmp_path, monkeypatch, broken_gpu):
+    """Tidying up raises as well; the row is written and the process starts anew nevertheless."""
+    args = bench_kernels.arguments(["--json", str(tmp_path / "a.json"), "--dry-run"])
+    bench = bench_kernels.Bench(args, [case_of(broken_gpu)], "cpu")
+    bench.device, bench.document["ceilings"], started = "cuda", {"copy": 1.0}, []
+    monkeypatch.setattr(bench, "start_anew", lambda: started.append(True))
+    bench.run()
+    _, rows = kernel_table.read_json(tmp_path / "a.json")
+    assert started and "illegal memory access" in rows[0].reason
+
+
+def test_a_worker_that_compiles_beforehand_outlives_a_broken_gpu(broken_gpu):
+    """It stops, and says so by its status; a traceback would tell nobody."""
+    assert bench_kernels.be_worker("0/1", [case_of(broken_gpu)], "cuda") == 1
 
 
 def test_poison_is_gone_afterwards():

@@ -6,11 +6,13 @@ not serve. Kernels compute in float32; half precision is for what is loaded, sto
 units. They are started through `launch` alone, so that tests run them in the interpreter and read their machine
 code (`manifest`).
 
+    arithmetic         what several of them compute alike
     attention*         flash attention, forward and backward: causal, windowed, grouped, documents, softcap
     decode_attention   one query per sequence against a paged cache, split over the keys
     cross_entropy      head matmul + softmax + loss without ever holding (N, V)
     rms_norm           RMSNorm and LayerNorm, with the residual's addition
     rotary             rotary positions, with QK-norm
+    parts              the gradients of gains: what the programs of the two above have added up, summed
     adamw              many tensors in one launch, clipping and low-precision copy in the same pass
     newton_schulz      Muon's symmetric products: half of each is computed, the other half mirrored
     quantized_linear   int8 and int4 weights for the few rows of decoding

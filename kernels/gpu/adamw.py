@@ -90,14 +90,19 @@ def _numbers(address, start, TYPE: tl.constexpr, CHUNK: tl.constexpr, MASKED: tl
     return pointer + start + tl.arange(0, CHUNK)
 
 
+def _stream(device: torch.device) -> int:
+    """Whose table is it? Another stream might read it before it is there, and nobody would make it wait."""
+    return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+
+
 @functools.lru_cache(maxsize=KEPT)
-def _addresses(numbers: tuple[int, ...], device: torch.device) -> Tensor:
+def _addresses(numbers: tuple[int, ...], device: torch.device, stream: int) -> Tensor:
     """These numbers on the device. It follows from them alone: one that is kept cannot be out of date."""
     return _upload(torch.tensor(numbers, dtype=torch.int64), device)
 
 
 @functools.lru_cache(maxsize=KEPT)
-def _chunks(sizes: tuple[int, ...], chunk: int, device: torch.device) -> Tensor:
+def _chunks(sizes: tuple[int, ...], chunk: int, device: torch.device, stream: int) -> Tensor:
     """Which tensor and which of its chunks each program takes: (programs, 2). An empty tensor has none."""
     counts = torch.tensor([cdiv(size, chunk) for size in sizes])                               # (n,)
     tensor = torch.repeat_interleave(torch.arange(len(sizes)), counts)                         # (programs,)
@@ -126,11 +131,12 @@ def step_all(
 ) -> None:
     """One launch for all tensors. No copies: an empty list."""
     device, chunk = params[0].device, 64 if arch_of(params[0]) == 0 else CHUNK
-    sizes = tuple(p.numel() for p in params)
+    sizes = tuple([p.numel() for p in params])
     roles = (params, exp_avgs, exp_avg_sqs, copies or params)
-    table = _addresses(tuple(x.data_ptr() for role in roles for x in role) + sizes, device)
-    moving = _addresses(tuple(x.data_ptr() for x in grads), device)
-    chunks = _chunks(sizes, chunk, device)
+    stream = _stream(device)
+    table = _addresses((*[x.data_ptr() for role in roles for x in role], *sizes), device, stream)
+    moving = _addresses(tuple([x.data_ptr() for x in grads]), device, stream)
+    chunks = _chunks(sizes, chunk, device, stream)
     s = math.sqrt(1 - beta2**step)
     if chunks.size(0):
         launch(
@@ -167,11 +173,16 @@ def adamw_(
 ) -> None:
     """Equation, shapes and errors: `reference.adamw_`. What it does not take: `uncovered_adamw_`."""
     check_adamw(params, grads, exp_avgs, exp_avg_sqs, step=step, grad_scale=grad_scale, copies=copies)
-    if params:
-        _step_all(
-            list(params), list(grads), list(exp_avgs), list(exp_avg_sqs), list(copies or ()), grad_scale,
-            step, lr, beta1, beta2, eps, weight_decay,
-        )  # fmt: skip
+    if not params:
+        return
+    roles = list(params), list(grads), list(exp_avgs), list(exp_avg_sqs), list(copies or ())
+    how = grad_scale, step, lr, beta1, beta2, eps, weight_decay
+    if torch.compiler.is_compiling():
+        _step_all(*roles, *how)
+        return
+    step_all(*roles, *how)  # beside the op, which takes each of the hundreds of tensors through the dispatcher
+    written = [x for i, role in enumerate(roles) if i != 1 for x in role]
+    torch.autograd.graph.increment_version(written)  # else a graph that kept an old weight would not notice
 
 
 def uncovered_adamw_(
@@ -186,17 +197,18 @@ def uncovered_adamw_(
 ) -> str | None:
     """Why plain torch must do it; None if this kernel can."""
     roles = {"params": params, "exp_avgs": exp_avgs, "exp_avg_sqs": exp_avg_sqs, "grads": grads, "copies": copies or ()}
-    for name, tensors in roles.items():
+    devices = [] if grad_scale is None else [grad_scale.device]
+    for name, tensors in roles.items():  # hundreds at every step: lists are compared, for a set would hash each
         allowed = list(TYPES) if name in ("grads", "copies") else [torch.float32]
-        dtypes = {x.dtype for x in tensors}
-        if len(dtypes) > 1:
-            return f"{name} differ in dtype: {', '.join(sorted(map(str, dtypes)))}"
-        if not dtypes <= set(allowed):
-            return f"{name} are {dtypes.pop()}, not {' or '.join(map(str, allowed))}"
-        if not all(x.is_contiguous() for x in tensors):
+        dtypes = [x.dtype for x in tensors]
+        if dtypes.count(dtypes[0] if dtypes else None) < len(dtypes):
+            return f"{name} differ in dtype: {', '.join(sorted({str(dtype) for dtype in dtypes}))}"
+        if dtypes and dtypes[0] not in allowed:
+            return f"{name} are {dtypes[0]}, not {' or '.join(map(str, allowed))}"
+        if not all([x.is_contiguous() for x in tensors]):
             return f"some of the {name} are not contiguous"
-    scales = [] if grad_scale is None else [grad_scale]
-    if len({x.device for tensors in (*roles.values(), scales) for x in tensors}) > 1:
+        devices += [x.device for x in tensors]
+    if devices.count(devices[0] if devices else None) < len(devices):
         return "the tensors lie on several devices"
     if grad_scale is not None and grad_scale.dtype != torch.float32:
         return f"grad_scale is {grad_scale.dtype}, not torch.float32"

@@ -16,7 +16,9 @@ from kernels.gpu.attention_backward import backward
 from kernels.gpu.attention_forward import forward
 from kernels.gpu.attention_tiles import per_query
 
-WIDEST = 256  # channels of a head: wider ones would not fit the registers
+WIDEST = 256       # channels of a head: wider ones would not fit the registers
+FEW_QUERIES = 16   # half a tile and less of them, the smallest there is, and
+MANY_KEYS = 256    # several tiles of keys: a program walks over them alone, while most of the GPU has nothing to do
 
 _forward = custom_op("minigpt::attention_forward", forward, mutates_args=())
 _backward = custom_op("minigpt::attention_backward", backward, mutates_args=())
@@ -28,16 +30,19 @@ def _(q: Tensor, k: Tensor, v: Tensor, document: Any, *how: Any) -> tuple[Tensor
 
 
 @_backward.register_fake
-def _(dy: Tensor, dlse: Tensor, q: Tensor, k: Tensor, v: Tensor, *how: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _(dy: Tensor, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, *how: Any) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     q, k, v, document, *ctx.how = inputs
     ctx.save_for_backward(q, k, v, *output, document)
+    ctx.set_materialize_grads(False)  # hardly anybody uses lse: no zeros to fill and to read
 
 
-def _gradients(ctx: Any, dy: Tensor, dlse: Tensor) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Any, dy: Tensor | None, dlse: Tensor | None) -> tuple[Tensor | None, ...]:
+    if dy is None:
+        dy = torch.zeros_like(ctx.saved_tensors[0])
     dq, dk, dv = _backward(dy, dlse, *ctx.saved_tensors, *ctx.how)
     return dq, dk, dv, None, None, None, None, None
 
@@ -64,17 +69,21 @@ def attention(
 
     Any strides with a contiguous last dimension. The backward pass is deterministic, asked or not.
     """
-    check_attention(q, k, v, window=window, document=document, alibi=alibi)
-    S = k.size(2)
+    check_attention(q, k, v, window=window, softcap=softcap, document=document, alibi=alibi)
+    T, S = q.size(2), k.size(2)
     behind = S if window is None else min(window - 1, S)
     ahead = 0 if causal else behind
     scale = q.size(-1) ** -0.5 if scale is None else scale
+    if document is not None and document.stride(1) != 1:
+        document = document.contiguous()
     y, lse = _forward(q, k, v, document, ahead, behind, scale, softcap or 0.0)
-    return (y, lse) if return_lse else y
+    return (y, lse[..., :T]) if return_lse else y
 
 
 def uncovered_attention(q: Tensor, k: Tensor, v: Tensor, **how: Any) -> str | None:
-    """Why plain torch must do it; None if these kernels can."""
+    """Why plain torch must do it; None if these kernels can, or nobody can."""
+    if not q.dim() == k.dim() == 4:
+        return None
     if how.get("alibi") is not None:
         return "alibi is left to plain torch"
     if how.get("dropout"):
@@ -83,4 +92,26 @@ def uncovered_attention(q: Tensor, k: Tensor, v: Tensor, **how: Any) -> str | No
         return f"heads of {q.size(-1)} channels are wider than {WIDEST}"
     if how.get("scale") is not None and how["scale"] <= 0:
         return f"scale={how['scale']} is not positive"
+    T, S = q.size(2), k.size(2)
+    if T < FEW_QUERIES and S >= MANY_KEYS and _torch_splits_keys(q, T, S, **how):
+        return f"few queries, many keys: {T} and {S}, and torch's flash attention splits the keys among programs"
     return None
+
+
+def _torch_splits_keys(
+    q: Tensor,
+    T: int,
+    S: int,
+    *,
+    causal: bool = True,
+    window: int | None = None,
+    softcap: float | None = None,
+    document: Tensor | None = None,
+    return_lse: bool = False,
+    **how: Any,
+) -> bool:
+    """Only where it needs no mask: one query sees all that its window leaves, several only without causality."""
+    if q.element_size() != 2 or softcap is not None or document is not None or return_lse:
+        return False
+    seen = S if window is None else min(window, S)
+    return seen >= MANY_KEYS and (T == 1 if causal else seen == S)

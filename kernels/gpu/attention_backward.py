@@ -17,18 +17,16 @@ Source: Dao 2023, "FlashAttention-2", algorithm 2.
 """
 
 import torch
-import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.gpu.arithmetic import LOG2E, capped, dot_precision, padded
 from kernels.gpu.attention_tiles import (
     HOPPER_AND_LATER,
-    LOG2E,
+    ROOMY,
     Tiles,
-    capped,
     document_tiles,
-    dot_precision,
     head,
     may_see,
     per_query,
@@ -36,23 +34,24 @@ from kernels.gpu.attention_tiles import (
     span,
     store_rows,
 )
-from kernels.launch import arch_of, cdiv, launch, next_power_of_2
+from kernels.launch import arch_of, cdiv, launch
 
 
 @triton.jit
 def _delta_kernel(
-    y, dy, dlse, delta, y_b, y_h, y_t, dy_b, dy_h, dy_t, dlse_h, delta_h, H, T,
+    y, dy, dlse, delta, y_b, y_h, y_t, dy_b, dy_h, dy_t, delta_h, H, T,
     D: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """delta = rowsum(dy · y) - dlse, and 0 where no query is."""
+    """delta = rowsum(dy · y) - dlse, and 0 where no query is. dlse None: nobody used lse."""
     tiles = tl.cdiv(delta_h, BLOCK_T)
     bh, t0 = tl.program_id(0) // tiles, tl.program_id(0) % tiles * BLOCK_T
     b, h, t = bh // H, bh % H, t0 + tl.arange(0, BLOCK_T)
     y_tile = rows(head(y, b, h, y_b, y_h), t0, T, y_t, BLOCK_T, D, BLOCK_D).to(tl.float32)
     dy_tile = rows(head(dy, b, h, dy_b, dy_h), t0, T, dy_t, BLOCK_T, D, BLOCK_D).to(tl.float32)
-    bh = tl.cast(bh, tl.int64)
-    dlse_tile = tl.load(dlse + bh * dlse_h + t, mask=t < T, other=0.0)
-    tl.store(delta + bh * delta_h + t, tl.sum(y_tile * dy_tile, 1) - dlse_tile)
+    row, value = tl.cast(bh, tl.int64) * delta_h, tl.sum(y_tile * dy_tile, 1)
+    if dlse is not None:
+        value -= tl.load(dlse + row + t, mask=t < T, other=0.0)
+    tl.store(delta + row + t, value)
 
 
 @triton.jit
@@ -93,7 +92,7 @@ def _dkdv_kernel(
             scores = tl.dot(k_tile, q_tile.T, input_precision=PRECISION)       # (BLOCK_S, BLOCK_T)
             dp = tl.dot(v_tile, dy_tile.T, input_precision=PRECISION)          # (BLOCK_S, BLOCK_T)
             scores, slope = _in_log2(scores, scale, softcap, SOFTCAP)
-            if (t0 < full_lo) | (t0 >= full_hi):
+            if (document is not None) or (t0 < full_lo) | (t0 >= full_hi):
                 visible = may_see(s - shift, t0, T, behind, ahead, own, document, BLOCK_T)
                 scores = tl.where(visible, scores, float("-inf"))
             p = tl.exp2(scores - lse_tile[None, :] * LOG2E)
@@ -108,7 +107,7 @@ def _dkdv_kernel(
 def _in_log2(scores, scale, softcap, SOFTCAP: tl.constexpr):
     """Scores in units of log2 e, as exp2 wants them, and the softcap's slope."""
     if SOFTCAP:
-        scores, slope = capped(scores, scale, softcap)
+        scores, slope = capped(scores, scale / softcap, softcap * LOG2E)
     else:
         scores, slope = scores * (scale * LOG2E), 1.0
     return scores, slope
@@ -149,7 +148,7 @@ def _dq_kernel(
         scores = tl.dot(q_tile, k_tile.T, input_precision=PRECISION)   # (BLOCK_T, BLOCK_S)
         dp = tl.dot(dy_tile, v_tile.T, input_precision=PRECISION)      # (BLOCK_T, BLOCK_S)
         scores, slope = _in_log2(scores, scale, softcap, SOFTCAP)
-        if (s0 < full_lo) | (s0 >= full_hi):
+        if (document is not None) or (s0 < full_lo) | (s0 >= full_hi):
             visible = may_see(t + shift, s0, S, ahead, behind, own, document, BLOCK_S)
             scores = tl.where(visible, scores, float("-inf"))
         ds = tl.exp2(scores - lse_tile[:, None] * LOG2E) * (dp - delta_tile[:, None]) * slope
@@ -162,7 +161,8 @@ def dkdv_tiles(arch: int, width: int, itemsize: int, extra: bool) -> Tiles:
     if arch == 0:
         return Tiles(32, 32, 4, 1)
     if itemsize == 4:
-        return Tiles(32, 64, 8, 1) if width <= 64 else Tiles(16, 32, 8, 1)
+        cramped = width > 128 and arch not in ROOMY
+        return Tiles(32, 64, 8, 1) if width <= 64 else Tiles(16, 16 if cramped else 32, 8, 1)
     if arch in HOPPER_AND_LATER:
         if width <= 64:
             return Tiles(64, 128, 8, 1 if extra else 2)
@@ -187,7 +187,7 @@ def dq_tiles(arch: int, width: int, itemsize: int, extra: bool) -> Tiles:
 
 def backward(
     dy: Tensor,
-    dlse: Tensor,
+    dlse: Tensor | None,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -199,23 +199,21 @@ def backward(
     scale: float,
     softcap: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """dq, dk, dv, laid out in memory as q, k, v. dy (B, H, T, D); dlse, lse (B, H, T)."""
+    """dq, dk, dv, laid out in memory as q, k, v. dy (B, H, T, D); dlse, lse (B, H, P): see `per_query`."""
     (B, H, T, D), (G, S) = q.shape, k.shape[1:3]
-    width = max(16, next_power_of_2(D))
+    width = padded(D)
     situation = (arch_of(q), width, q.element_size(), softcap != 0 or document is not None)
     dy = dy if dy.stride(-1) == 1 else dy.contiguous()
-    dlse = dlse.contiguous()
+    dlse = None if dlse is None else dlse.contiguous()
     dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-    delta = per_query(q)
-    if lse.stride() != delta.stride():  # whoever kept lse copied it, and lost its rows' padding
-        lse = F.pad(lse, (0, delta.stride(1) - T), value=float("inf"))[..., :T]
+    delta, P = per_query(q), lse.size(2)
     launch(
-        _delta_kernel, (delta.stride(1) // 64 * B * H,), y, dy, dlse, delta, *y.stride()[:3], *dy.stride()[:3],
-        dlse.stride(1), delta.stride(1), H, T, D=D, BLOCK_T=64, BLOCK_D=width,
+        _delta_kernel, (P // 64 * B * H,), y, dy, dlse, delta, *y.stride()[:3], *dy.stride()[:3], P, H, T,
+        D=D, BLOCK_T=64, BLOCK_D=width,
     )  # fmt: skip
     strides = (*q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *dy.stride()[:3])
     document_b = None if document is None else document.stride(0)
-    rest = (delta.stride(1), document_b, H, G, T, S, ahead, behind, scale, softcap)
+    rest = (P, document_b, H, G, T, S, ahead, behind, scale, softcap)
     same: dict = {"D": D, "SOFTCAP": softcap != 0, "PRECISION": dot_precision(q), "BLOCK_D": width}
 
     side = dkdv_tiles(*situation)

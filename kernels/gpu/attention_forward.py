@@ -16,14 +16,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.gpu.arithmetic import LN2, LOG2E, NOTHING_YET, capped, dot_precision, padded
 from kernels.gpu.attention_tiles import (
     HOPPER_AND_LATER,
-    LN2,
-    LOG2E,
     Tiles,
-    capped,
     document_tiles,
-    dot_precision,
     head,
     may_see,
     per_query,
@@ -31,9 +28,7 @@ from kernels.gpu.attention_tiles import (
     span,
     store_rows,
 )
-from kernels.launch import arch_of, cdiv, launch, next_power_of_2
-
-NOTHING_YET = tl.constexpr(-1e30)  # a maximum over no score; finite, so that -inf - it is not NaN
+from kernels.launch import arch_of, cdiv, launch
 
 
 @triton.jit
@@ -51,6 +46,10 @@ def _forward_kernel(
     t = t0 + tl.arange(0, BLOCK_T)
     q, y = head(q, b, h, q_b, q_h), head(y, b, h, y_b, y_h)
     k, v = head(k, b, h // (H // G), k_b, k_h), head(v, b, h // (H // G), v_b, v_h)
+    lse += tl.cast(bh, tl.int64) * lse_h
+    if tile == tiles - 1:  # the rest of the padding; now, for later all registers are taken
+        for rest in range(t0 + BLOCK_T, lse_h, BLOCK_T):
+            tl.store(lse + rest + tl.arange(0, BLOCK_T), tl.full([BLOCK_T], float("inf"), tl.float32))
     own = t
     if document is not None:
         document += tl.cast(b, tl.int64) * document_b
@@ -68,9 +67,9 @@ def _forward_kernel(
         s = tl.dot(q_tile, k_tile.T, input_precision=PRECISION)        # (BLOCK_T, BLOCK_S)
         unit = scale * LOG2E
         if SOFTCAP:
-            s, _ = capped(s, scale, softcap)
+            s, _ = capped(s, scale / softcap, softcap * LOG2E)
             unit = 1.0
-        if (s0 < full_lo) | (s0 >= full_hi):
+        if (document is not None) or (s0 < full_lo) | (s0 >= full_hi):
             s = tl.where(may_see(t + shift, s0, S, ahead, behind, own, document, BLOCK_S), s, float("-inf"))
         new_top = tl.maximum(top, tl.max(s, 1) * unit)
         p = tl.exp2(s * unit - new_top[:, None])                       # one multiply-add per score
@@ -81,8 +80,7 @@ def _forward_kernel(
         top = new_top
 
     store_rows(y, total / weight[:, None], t0, T, y_t, BLOCK_T, D, BLOCK_D)
-    lse_tile = tl.where(t < T, (top + tl.log2(weight)) * LN2, float("inf"))  # weight 0 to queries that are not there
-    tl.store(lse + tl.cast(bh, tl.int64) * lse_h + t, lse_tile, mask=t < lse_h)
+    tl.store(lse + t, tl.where(t < T, (top + tl.log2(weight)) * LN2, float("inf")))  # inf: weight 0 to no query
 
 
 def tiles(arch: int, width: int, itemsize: int, extra: bool) -> Tiles:
@@ -102,15 +100,15 @@ def tiles(arch: int, width: int, itemsize: int, extra: bool) -> Tiles:
 def forward(
     q: Tensor, k: Tensor, v: Tensor, document: Tensor | None, ahead: int, behind: int, scale: float, softcap: float
 ) -> tuple[Tensor, Tensor]:
-    """y (B, H, T, D) laid out in memory as q, and lse (B, H, T) in float32. softcap 0: none."""
+    """y (B, H, T, D) laid out in memory as q, and lse (B, H, P): see `per_query`. softcap 0: none."""
     (B, H, T, D), (G, S) = q.shape, k.shape[1:3]
-    width = max(16, next_power_of_2(D))
+    width = padded(D)
     side = tiles(arch_of(q), width, q.element_size(), softcap != 0 or document is not None)
     y, lse = torch.empty_like(q), per_query(q)
     reach = document_tiles(document, (S - T, T), (0, S), (side.t, side.s))
     launch(
         _forward_kernel, (cdiv(T, side.t) * B * H,), q, k, v, y, lse, document, reach,
-        *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *y.stride()[:3], lse.stride(1),
+        *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *y.stride()[:3], lse.size(2),
         None if document is None else document.stride(0), H, G, T, S, ahead, behind, scale, softcap,
         D=D, SOFTCAP=softcap != 0, PRECISION=dot_precision(q), BLOCK_D=width, **side.options(),
     )  # fmt: skip

@@ -16,10 +16,6 @@ from torch import Tensor
 
 from kernels.launch import cdiv, launch
 
-LOG2E = tl.constexpr(1.4426950408889634)  # exp(x) = exp2(x · log2 e), and exp2 is the GPU's own instruction
-LN2 = tl.constexpr(0.6931471805599453)
-
-
 # --- which tiles ----------------------------------------------------------------------------------------
 
 
@@ -89,20 +85,16 @@ def document_tiles(
 
 @triton.jit
 def may_see(position, s0, S, ahead, behind, own, document, BLOCK: tl.constexpr):
-    """(positions, BLOCK): which position sees which of the keys from s0 on. own: the positions' documents."""
+    """(positions, BLOCK): which position sees which of the keys from s0 on. own: the positions' documents.
+
+    Documents must be compared in every tile: without a branch around it, the ids are loaded ahead like the rows.
+    """
     s = s0 + tl.arange(0, BLOCK)
     distance = position[:, None] - s[None, :]
     visible = (distance >= -ahead) & (distance <= behind) & (s < S)[None, :]
     if document is not None:
         visible = visible & (own[:, None] == tl.load(document + tl.minimum(s, S - 1))[None, :])
     return visible
-
-
-@triton.jit
-def capped(s, scale, softcap):
-    """softcap · tanh(s · scale / softcap) in units of log2 e, and its slope 1 - tanh²."""
-    tanh = 1 - 2 / (tl.exp2(s * (2 * LOG2E * scale / softcap)) + 1)
-    return tanh * (softcap * LOG2E), 1 - tanh * tanh
 
 
 # --- rows in and out ------------------------------------------------------------------------------------
@@ -131,19 +123,20 @@ def store_rows(x, value, start, count, stride, BLOCK: tl.constexpr, D: tl.conste
 
 
 def per_query(q: Tensor) -> Tensor:
-    """A number per query, (B, H, T) in float32, not yet written. Rows are padded to whole tiles.
+    """A number per query in float32, not yet written: (B, H, P), T rounded up to whole tiles.
 
     So every load is whole, and needs no mask: registers that the backward pass does not have.
     """
     B, H, T = q.shape[:3]
-    return q.new_empty((B, H, cdiv(T, LARGEST) * LARGEST), dtype=torch.float32)[..., :T]
+    return q.new_empty((B, H, cdiv(T, LARGEST) * LARGEST), dtype=torch.float32)
 
 
-# --- how large, how exact -------------------------------------------------------------------------------
+# --- how large -----------------------------------------------------------------------------------------
 
 
 LARGEST = 128  # queries in a tile; all others divide it
 HOPPER_AND_LATER = (90, 100, 103)  # data-centre GPUs with 227 KB of shared memory and matrix units for four warps
+ROOMY = (80, 87, *HOPPER_AND_LATER)  # 163 KB and more; all others have 99 KB
 
 
 class Tiles(NamedTuple):
@@ -157,8 +150,3 @@ class Tiles(NamedTuple):
     def options(self) -> dict[str, int]:
         """As `launch` takes them."""
         return {"BLOCK_T": self.t, "BLOCK_S": self.s, "num_warps": self.num_warps, "num_stages": self.num_stages}
-
-
-def dot_precision(x: Tensor) -> str:
-    """How float32 is multiplied: exactly, or on the matrix units if torch.set_float32_matmul_precision allows it."""
-    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"

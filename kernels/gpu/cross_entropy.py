@@ -37,13 +37,11 @@ from torch.autograd.function import once_differentiable
 from torch.library import custom_op
 
 from kernels.checks import check_linear_cross_entropy
-from kernels.gpu.attention_tiles import LN2, LOG2E
+from kernels.gpu.arithmetic import LN2, LOG2E, NOTHING_YET, capped
 from kernels.launch import arch_of, cdiv, launch, next_power_of_2
-from kernels.reference import wide
 
 CHUNK_BYTES = 208 * 2**20          # 2048 rows of 50304 in half precision: enough to fill a GPU in every matmul
 LANES = 1024                       # 32 warps: two rows at a time per multiprocessor, so that L2 holds all of them
-NOTHING_YET = tl.constexpr(-1e30)  # a maximum over no score; finite, so that -inf - it is not NaN
 
 
 # --- one row --------------------------------------------------------------------------------------------
@@ -112,11 +110,10 @@ def _columns(v0, LANES: tl.constexpr, WIDE: tl.constexpr):
 @triton.jit
 def _score(x, softcap, SOFTCAP: tl.constexpr):
     """softcap · tanh(x / softcap) and its slope 1 - tanh²; without a softcap x and 1."""
+    slope = 1.0
     if SOFTCAP:
-        tanh = 1 - 2 / (tl.exp2(x * (2 * LOG2E / softcap)) + 1)
-        return tanh * softcap, 1 - tanh * tanh
-    else:
-        return x, 1.0
+        x, slope = capped(x, 1 / softcap, softcap)
+    return x, slope
 
 
 # --- chunk by chunk -------------------------------------------------------------------------------------
@@ -265,9 +262,15 @@ def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...
 
 @once_differentiable
 def _scale(ctx: Any, dtotal: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-    """Multiplied in float32: dtotal is 1/N, whose rounding to half precision would tilt the whole gradient."""
+    """Multiplied in float32: dtotal is 1/N, whose rounding to half precision would tilt the whole gradient.
+
+    In one pass. A number of shape () would be rounded to the other's dtype first, one of shape (1,) is not.
+    """
     given = zip(ctx.saved_tensors, ctx.dtypes, ctx.graded, strict=True)
-    gradients = [(wide(d) * dtotal).to(dtype) if graded and dtotal is not None else None for d, dtype, graded in given]
+    gradients = [
+        torch.mul(d, dtotal.view(1), out=d.new_empty(d.shape, dtype=dtype)) if graded and dtotal is not None else None
+        for d, dtype, graded in given
+    ]
     return *gradients, None, None, None, None, None, None
 
 

@@ -24,16 +24,15 @@ from torch import Tensor
 from torch.library import custom_op
 
 from kernels.checks import check_decode_attention
-from kernels.gpu.attention_tiles import LN2, LOG2E, capped, dot_precision
+from kernels.gpu.arithmetic import LN2, LOG2E, NOTHING_YET, capped, dot_precision, padded
 from kernels.launch import arch_of, cdiv, launch, next_power_of_2, processors_of
 
 WIDEST = 256         # channels of a head, and
 MOST_HEADS = 64      # query heads per key head: more would not fit the registers; neither would
 MOST_FLOATS = 4096   # channels times heads in float32
-WAVES = 4            # programs per multiprocessor: some wait for memory while others compute
+WAVES = 3            # programs per multiprocessor, as many as fit the registers: the fourth would come too late
 SHORTEST = 128       # keys in a split: its y and lse must stay small beside them
 MERGED = 16          # splits merged at a time
-NOTHING_YET = tl.constexpr(-1e30)  # a maximum over no score; finite, so that -inf - it is not NaN
 
 
 @triton.jit
@@ -76,7 +75,7 @@ def _split_kernel(
         k_tile = tl.load(k + k_at[:, None] + column[None, :], mask=there, other=0.0)
         score = tl.dot(q_tile, k_tile.T, input_precision=PRECISION)        # (BLOCK_H, BLOCK_S)
         if SOFTCAP:
-            score, _ = capped(score, scale, softcap)
+            score, _ = capped(score, scale / softcap, softcap * LOG2E)
         else:
             score *= scale * LOG2E
         score = tl.where(visible[None, :], score, float("-inf"))
@@ -118,11 +117,6 @@ def _merge_kernel(
     seen = weight > 0
     tl.store(y + bh * D + column, (total / tl.where(seen, weight, 1.0)).to(y.dtype.element_ty), mask=column < D)
     tl.store(lse + bh, tl.where(seen, top + tl.log2(weight) * LN2, float("-inf")))
-
-
-def padded(side: int) -> int:
-    """A side of a tile for the matrix units: a power of two, 16 at least."""
-    return max(16, next_power_of_2(side))
 
 
 def decode(
@@ -175,18 +169,21 @@ def decode_attention(
     return_lse: bool = False,
 ) -> Any:
     """Equation, shapes and errors: `reference.decode_attention`. No gradients: see `uncovered_decode_attention`."""
-    check_decode_attention(q, k_pages, v_pages, page_table, lengths, window)
+    check_decode_attention(q, k_pages, v_pages, page_table, lengths, window=window, softcap=softcap)
     capacity = page_table.size(1) * k_pages.size(2)
     behind = capacity if window is None else min(window, capacity)
     scale = q.size(-1) ** -0.5 if scale is None else scale
-    y, lse = _decode(q, k_pages, v_pages, page_table, lengths, behind, scale, softcap or 0.0)
+    op = _decode if torch.compiler.is_compiling() else decode  # the op costs the host more than the launches do
+    y, lse = op(q, k_pages, v_pages, page_table, lengths, behind, scale, softcap or 0.0)
     return (y, lse) if return_lse else y
 
 
 def uncovered_decode_attention(
     q: Tensor, k_pages: Tensor, v_pages: Tensor, page_table: Tensor, lengths: Tensor, **how: Any
 ) -> str | None:
-    """Why plain torch must do it; None if these kernels can."""
+    """Why plain torch must do it; None if these kernels can, or nobody can."""
+    if q.dim() != 3 or k_pages.dim() != 4 or page_table.dim() != 2 or k_pages.size(1) == 0:
+        return None
     (B, H, D), (G, page) = q.shape, k_pages.shape[1:3]
     if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k_pages, v_pages)):
         return "gradients of decoding are left to plain torch"

@@ -19,9 +19,9 @@ import triton.language as tl
 from torch import Tensor
 from torch.library import custom_op
 
-from kernels.gpu.attention_tiles import dot_precision
+from kernels.gpu.arithmetic import dot_precision
 from kernels.launch import arch_of, cdiv, launch
-from kernels.quantization import check_quantized_linear, columns, dequantized
+from kernels.quantization import check_quantized_linear, columns, grouped
 
 FEW = 16  # rows of x: what a tile of the matrix units takes at least
 
@@ -124,6 +124,13 @@ def few_rows(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     return y
 
 
+def written_out(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """W (N, K) in dtype. Multiplied in float32 and rounded on the way out: W in float32 is never held."""
+    numbers, scales = grouped(weight, scale)
+    w = torch.empty(numbers.shape, dtype=dtype, device=numbers.device)
+    return torch.mul(numbers, scales, out=w).flatten(1)
+
+
 _few_rows = custom_op("minigpt::quantized_linear", few_rows, mutates_args=())
 
 
@@ -140,8 +147,9 @@ def quantized_linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     check_quantized_linear(x, weight, scale)
     rows = x.reshape(-1, x.size(-1))                                       # (M, K)
     if not 1 <= rows.size(0) <= FEW:
-        return F.linear(x, dequantized(weight, scale).to(x.dtype))
-    return _few_rows(rows, weight, scale).view(*x.shape[:-1], weight.size(0))
+        return F.linear(x, written_out(weight, scale, x.dtype))
+    op = _few_rows if torch.compiler.is_compiling() else few_rows  # the op costs the host more than the launch does
+    return op(rows, weight, scale).view(*x.shape[:-1], weight.size(0))
 
 
 def uncovered_quantized_linear(x: Tensor, weight: Tensor, scale: Tensor) -> str | None:
@@ -150,6 +158,6 @@ def uncovered_quantized_linear(x: Tensor, weight: Tensor, scale: Tensor) -> str 
         return "gradients of quantized weights are left to plain torch"
     if x.dtype not in (torch.float32, torch.float16, torch.bfloat16):
         return f"x of {x.dtype}: only float32, float16 and bfloat16 have a kernel"
-    if weight.stride(-1) != 1 or scale.stride(-1) != 1:
+    if any(x.stride()[-1:] not in ((), (1,)) for x in (weight, scale)):
         return "the last dimension of weight or scale is not contiguous"
     return None

@@ -12,7 +12,7 @@ Gradient, with g = dy · weight. dy/dh is a diagonal; h lost its length (and its
 
 A whole row stays in registers, so every number is read once and written once: memory is all that costs time here.
 Backward, a few programs per processor walk over the rows and keep their part of dweight and dbias in registers. The
-parts, (programs, C) in float32, are summed at the end: no atomics, the same bits every time.
+parts, (programs, C) in float32, are summed at the end (`parts.py`): no atomics, the same bits every time.
 
 Source: Ba et al. 2016; Zhang & Sennrich 2019.
 """
@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.library import custom_op
 
 from kernels.checks import check_norm
+from kernels.gpu.parts import sum_parts
 from kernels.launch import arch_of, cdiv, launch, next_power_of_2, processors_of
 
 # channels whose backward pass fits the registers: dbias, or a second gradient, is one more row to keep there
@@ -169,7 +170,7 @@ def forward(
 def backward(
     dy: Tensor, dtotal: Tensor | None, x: Tensor, weight: Tensor, statistics: Tensor, biased: bool
 ) -> tuple[Tensor, Tensor]:
-    """dx, laid out as x; and dweight, with dbias if `biased`: (1 or 2, C) in float32. x: with a residual, the total."""
+    """dx, laid out as x; and dweight, with dbias if `biased`: (1 or 2, C) as weight. x: with a residual, the total."""
     dims, C = order(x), x.size(-1)
     rows, drows = flat(x, dims), flat(dy, dims)                                       # (N, C)
     added = None if dtotal is None else flat(dtotal, dims)
@@ -181,7 +182,7 @@ def backward(
         statistics[1] if statistics.size(0) == 2 else None, dx, parts[0], parts[1] if biased else None,
         N, drows.stride(0), 0 if added is None else added.stride(0), rows.stride(0), C=C, **side,
     )  # fmt: skip
-    return dx, parts.sum(1)
+    return dx, sum_parts(parts, weight.dtype)
 
 
 # --- as ops ---------------------------------------------------------------------------------------------
@@ -204,14 +205,14 @@ def _(
 def _(
     dy: Tensor, dtotal: Tensor | None, x: Tensor, weight: Tensor, statistics: Tensor, biased: bool
 ) -> tuple[Tensor, Tensor]:
-    return empty_as(x), x.new_empty((1 + biased, x.size(-1)), dtype=torch.float32)
+    return empty_as(x), weight.new_empty((1 + biased, x.size(-1)))
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     x, residual, weight, bias, _, _ = inputs
     _, total, statistics = output
     ctx.save_for_backward(x if residual is None else total, weight, statistics)
-    ctx.residual, ctx.bias_dtype = residual is not None, None if bias is None else bias.dtype
+    ctx.residual, ctx.biased = residual is not None, bias is not None
     ctx.set_materialize_grads(False)  # a total that nobody used has no gradient: do not read zeros
 
 
@@ -219,10 +220,8 @@ def _gradients(ctx: Any, dy: Tensor | None, dtotal: Tensor | None, _: None) -> t
     if dy is None:
         return dtotal, dtotal, None, None, None, None
     x, weight, statistics = ctx.saved_tensors
-    biased = ctx.bias_dtype is not None
-    dx, gains = _backward(dy, dtotal if ctx.residual else None, x, weight, statistics, biased)
-    dbias = gains[1].to(ctx.bias_dtype) if biased else None
-    return dx, dx if ctx.residual else None, gains[0].to(weight.dtype), dbias, None, None
+    dx, gains = _backward(dy, dtotal if ctx.residual else None, x, weight, statistics, ctx.biased)
+    return dx, dx if ctx.residual else None, gains[0], gains[1] if ctx.biased else None, None, None
 
 
 _forward.register_autograd(_gradients, setup_context=_keep)
@@ -263,7 +262,7 @@ def uncovered_add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: flo
 
 
 def _uncovered(widest: int, x: Tensor, *gains: Tensor) -> str | None:
-    C = x.size(-1)
+    C = x.shape[-1] if x.dim() else 1
     if widest < C:
         return f"a row of {C} channels is wider than {widest} and would not fit the registers"
     if x.dtype not in DTYPES:
@@ -273,4 +272,6 @@ def _uncovered(widest: int, x: Tensor, *gains: Tensor) -> str | None:
             return "weight or bias is not contiguous"
         if gain.dtype not in (torch.float32, x.dtype):
             return f"weight and bias must be float32 or {x.dtype} as x, one is {gain.dtype}"
+        if gain.dtype != gains[0].dtype:
+            return f"weight and bias differ in dtype: {gains[0].dtype} and {gain.dtype}"
     return None

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.library import custom_op
 
 from kernels.checks import check_norm, check_rotary
+from kernels.gpu.parts import sum_parts
 from kernels.launch import arch_of, cdiv, launch, next_power_of_2, processors_of
 
 WIDEST = 1024  # channels of a head: a program holds whole heads in registers
@@ -165,17 +166,17 @@ def turn(x: Tensor, weight: Tensor | None, cos: Tensor, sin: Tensor, eps: float,
 
 
 def backward(dy: Tensor, x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """dx, laid out as x, and dweight (D,) in float32, of norm and turn together."""
+    """dx, laid out as x, and dweight (D,), of norm and turn together."""
     (_, H, T, D), dx = x.shape, torch.empty_like(x)
     side = tile(arch_of(x), H, T, D)
     jobs = _jobs(x, side)
     programs = min(jobs, PROGRAMS_PER_PROCESSOR * processors_of(x))
-    parts = x.new_empty((programs, D), dtype=torch.float32)
+    parts = x.new_empty((1, programs, D), dtype=torch.float32)
     launch(
         _backward_kernel, (programs,), dy, x, weight, cos, sin, dx, parts, *dy.stride()[:3], *x.stride()[:3],
         *dx.stride()[:3], _stride_b(cos), H, T, jobs, eps, **side,
     )  # fmt: skip
-    return dx, parts.sum(0)
+    return dx, sum_parts(parts, weight.dtype)[0]
 
 
 # --- as ops ---------------------------------------------------------------------------------------------
@@ -192,7 +193,7 @@ def _(x: Tensor, weight: Tensor | None, cos: Tensor, sin: Tensor, eps: float, ba
 
 @_backward.register_fake
 def _(dy: Tensor, x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), x.new_empty(x.size(-1), dtype=torch.float32)
+    return torch.empty_like(x), weight.new_empty(x.size(-1))
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -206,7 +207,7 @@ def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     if weight is None:
         return _turn(dy, None, cos, sin, ctx.eps, not ctx.back), None, None, None, None, None
     dx, dweight = _backward(dy, x, weight, cos, sin, ctx.eps)
-    return dx, dweight.to(weight.dtype), None, None, None, None
+    return dx, dweight, None, None, None, None
 
 
 _turn.register_autograd(_gradients, setup_context=_keep)
@@ -226,7 +227,9 @@ def rms_norm_rotary(x: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Ten
 
 
 def uncovered_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> str | None:
-    """Why plain torch must do it; None if these kernels can."""
+    """Why plain torch must do it; None if these kernels can, or nobody can."""
+    if x.dim() != 4:
+        return None
     if x.size(-1) > WIDEST:
         return f"heads of {x.size(-1)} channels are wider than {WIDEST}"
     if x.dtype not in DTYPES or cos.dtype not in DTYPES or sin.dtype not in DTYPES:

@@ -88,7 +88,12 @@ def test_each_condition_has_its_reason(wish, monkeypatch, name, device, dtype, c
 
 @pytest.mark.parametrize(
     "capability, cuda, choice, reason",
-    [((9, 0), "13.0", "triton", "fits"), ((7, 5), "13.0", "torch", "below"), ((9, 4), None, "torch", "NVIDIA")],
+    [
+        ((9, 0), "13.0", "triton", "fits"),
+        ((8, 0), "13.0", "triton", "fits"),
+        ((7, 5), "13.0", "torch", "below"),
+        ((9, 4), None, "torch", "NVIDIA"),
+    ],
 )
 def test_a_gpu_is_asked_what_it_is(wish, monkeypatch, capability, cuda, choice, reason):
     """Too old, or another maker's: torch runs there, as ever."""
@@ -166,6 +171,57 @@ def test_a_broken_kernel_is_found_out(wrong):
 
     problem = selftest.problem_with("rms_norm", op, torch.device("cpu"), torch.float32)
     assert "wrong" in problem or "out of resource" in problem
+
+
+def test_a_wrong_gradient_is_found_out():
+    """Of a kernel whose values are right: training would drift, and nothing would say why."""
+
+    def op(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+        y = reference.rms_norm(x, weight, eps)
+        return y.detach() + 2 * (y - y.detach())
+
+    assert "wrong" in selftest.problem_with("rms_norm", op, torch.device("cpu"), torch.float32)
+
+
+def test_a_step_that_changes_nothing_is_found_out():
+    """AdamW returns nothing: what it leaves in its tensors is the result."""
+    assert "wrong" in selftest.problem_with("adamw_", lambda *a, **k: None, torch.device("cpu"), torch.float32)
+
+
+def test_a_self_test_leaves_no_trace():
+    """It comes in the middle of the first step: neither the random numbers nor no_grad may be others after it."""
+    torch.manual_seed(3)
+    expected = torch.randn(2)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        assert selftest.problem_with("rms_norm", reference.rms_norm, torch.device("cpu"), torch.float32) is None
+        assert not torch.is_grad_enabled()
+    assert torch.equal(torch.randn(2), expected)
+
+
+def test_each_device_and_dtype_is_decided_for_itself(monkeypatch):
+    """The first GPU's answer is not the second's, nor float32's that of bfloat16."""
+    asked = []
+    monkeypatch.setattr(
+        dispatch, "choose", lambda *key: (asked.append(key), dispatch.Choice(key[0], "torch", "asked"))[1]
+    )
+    keys = [
+        (op, torch.device("cuda", i), dtype)
+        for op in ("gelu", "swiglu") for i in (0, 1) for dtype in (torch.float32, torch.bfloat16)
+    ]  # fmt: skip
+    for key in keys * 2:
+        dispatch.decide(*key)
+    assert asked == keys
+
+
+def test_explain_tells_what_was_decided_for_the_current_gpu(monkeypatch):
+    """Tensors name their GPU by number, people do not."""
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(dispatch, "choose", lambda op, *where: dispatch.Choice(op, "torch", "never asked"))
+    decided = dispatch.Choice("attention", "torch", "its kernel is wrong")
+    monkeypatch.setitem(dispatch._chosen, ("attention", torch.device("cuda", 1), torch.float32), decided)
+    monkeypatch.setitem(dispatch._uncovered, "attention", "alibi")
+    assert kernels.explain("cuda")[0] == decided  # and nothing about shapes, where torch runs anyway
 
 
 # --- inside torch.compile -------------------------------------------------------------------------------

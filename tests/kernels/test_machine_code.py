@@ -2,6 +2,7 @@
 
 import ast
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -71,6 +72,59 @@ def test_a_reason_allows_what_it_names_and_nothing_else():
     assert amiss("a.b", 90, False, narrow, stack=0, narrow="why") == []
 
 
+def test_small_tiles_and_older_gpus_may_use_older_instructions():
+    """Only there: elsewhere on Hopper they would run at half speed. Small numbers need not be read 16 bytes wide."""
+    old = FINE._replace(mma=1)
+    assert amiss("quantized_linear._few_rows_kernel", 90, True, old, stack=0, narrow="") == []
+    assert amiss("a.b", 80, True, old, stack=0, narrow="") == []
+    handful = FINE._replace(wide_loads=0, wide_stores=0, narrow_stores=2)
+    assert amiss("decode_attention._merge_kernel", 90, False, handful, stack=0, narrow="") == []
+    shared = FINE._replace(shared=200 * 1024)
+    assert amiss("a.b", 90, False, shared, stack=0, narrow="") == []
+    assert "shared memory" in amiss("a.b", 80, False, shared, stack=0, narrow="")[0]
+
+
+SASS = """
+    LDG.E.128 R4, [R2.64] ;
+    LDG.E.64.CONSTANT R4, [R2.64] ;
+    LDG.E R4, [R2.64] ;
+    LDGSTS.E.BYPASS.128 [R1], [R2.64] ;
+    UTMALDG.2D [UR8], [UR4] ;
+    STG.E.128 [R2.64], R4 ;
+    STG.E.U16 [R2.64], R4 ;
+    UTMASTG.2D [UR8], [UR4] ;
+    LDL R1, [R1] ;
+    STL [R1], R1 ;
+    STL.64 [R1], R1 ;
+    HGMMA.64x64x16.F32 R24, gdesc[UR4], R24 ;
+    HMMA.16816.F32 R4, R8, R2, R4 ;
+    IMMA.16832.S8.S8 R4, R8, R2, R4 ;
+"""
+
+
+def test_instructions_are_counted_by_hand(monkeypatch):
+    """Each rule stands on these counts: a pattern that matches nothing would find nothing amiss, forever."""
+    usage = "Function f:\n REG:168 STACK:16 SHARED:0 LOCAL:0"
+    binary = SimpleNamespace(asm={"cubin": b""}, metadata=SimpleNamespace(shared=4096))
+    monkeypatch.setattr(machine_code, "compiled", lambda *launch: binary)
+    monkeypatch.setattr(machine_code, "_tool", lambda name, *rest: SASS if name == "nvdisasm" else usage)
+    assert machine_code.read(None, 90)._replace(seconds=0.0) == Report(
+        registers=168, stack=16, spills=3, shared=4096, wgmma=1, mma=2, wide_loads=3, wide_stores=2, narrow_loads=2,
+        narrow_stores=1, instructions=14, seconds=0.0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("found, status", [([], 0), (["registers spill"], 1)])
+def test_the_exit_status_says_whether_something_is_amiss(monkeypatch, capsys, found, status):
+    """What continuous integration reads."""
+    monkeypatch.setattr("sys.argv", ["machine_code"])
+    rows = [Row("entry", "a.b", 90, False, FINE, found), Row("entry", "a.c", 90, False, FINE, [])]
+    monkeypatch.setattr(machine_code, "all_rows", lambda *how: iter(rows))
+    assert machine_code.main() == status
+    printed = capsys.readouterr().out
+    assert ("amiss: registers spill" in printed) == bool(found) == ("1 launches are amiss" in printed)
+
+
 def jitted_functions() -> dict[str, set[str]]:
     """file.function of everything under @triton.jit -> the names it uses."""
     found = {}
@@ -113,7 +167,10 @@ def test_a_compiled_launch_knows_what_divides():
     """As the just-in-time compiler does: 1 is a constant, multiples of 16 are known as such, None is no argument."""
     assert machine_code._specialised(torch.empty(4, dtype=torch.bfloat16)) == ("*bf16", True)
     assert machine_code._specialised(torch.empty(4, dtype=torch.bfloat16)[1:]) == ("*bf16", False)
+    assert machine_code._specialised(torch.empty(9, dtype=torch.bfloat16)[8:]) == ("*bf16", True)
     assert machine_code._specialised(48) == ("i32", True)
+    assert machine_code._specialised(-(2**31)) == ("i32", True) and machine_code._specialised(7) == ("i32", False)
+    assert machine_code._specialised(True) == ("u1", False)
     assert machine_code._specialised(2**31) == ("i64", True)
     assert machine_code._specialised(0.5) == ("fp32", False)
 

@@ -7,6 +7,7 @@ import torch
 from budget import assert_within_budget
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from near import memory_watched
 from torch import Tensor
 
 from kernels import builtin, reference
@@ -77,6 +78,28 @@ def test_how_the_keys_are_split_does_not_matter(processors, monkeypatch):
     assert_like_the_twin(torch.randn(2, 2, 16), paged([300, 40], 1, 16, 16, torch.float32, spare=8))
 
 
+@pytest.mark.parametrize("arch", [0, 90], ids=["the interpreter's tiles", "a GPU's tiles"])
+def test_nothing_is_read_beyond_the_ends(arch, monkeypatch):
+    """Of the last sequence every page, table entry and length is the last; a GPU's tile is longer than its pages."""
+    monkeypatch.setattr(gpu, "arch_of", lambda x: arch)
+    torch.manual_seed(0)
+    k, v, page_table, lengths = paged([0, 300, 5, 290], 2, 24, 16, torch.float16, spare=0)
+    k, v = k.contiguous(), v.contiguous()
+    with memory_watched():
+        assert_like_the_twin(torch.randn(4, 6, 24).half(), (k, v, page_table, lengths))
+        assert_like_the_twin(torch.randn(4, 6, 24).half(), (k, v, page_table, lengths), window=150)
+
+
+def test_everything_may_be_part_of_something_larger():
+    """A column of a table of requests, pages of k and v in layouts of their own."""
+    torch.manual_seed(0)
+    k, v, page_table, lengths = paged([40, 7, 33], 3, 16, 16, torch.float32)
+    v = v.transpose(1, 2).contiguous().transpose(1, 2)                         # (P, G, page, D), heads innermost
+    page_table = torch.cat([page_table, torch.full_like(page_table, 9999)], 1)[:, : page_table.size(1)]
+    lengths = torch.stack([lengths, torch.full_like(lengths, 9999)], 1)[:, 0]
+    assert_like_the_twin(torch.randn(3, 6, 16), (k, v, page_table, lengths))
+
+
 def test_large_scores_overflow_nowhere():
     """exp(300) is no float32; the largest score must be taken away within a split and between splits."""
     torch.manual_seed(0)
@@ -144,6 +167,10 @@ def test_what_is_left_to_plain_torch_has_a_reason():
     assert "dtype" in why(q.half(), *pages)
     assert "contiguous" in why(q, k.mT.contiguous().mT, v, *where)
     assert "wider" in why(torch.empty(2, 4, 300), *pages)
+    assert "wider" in why(torch.empty(2, 4, 257), *pages) and why(torch.empty(2, 4, 256), *pages) is None
+    assert "pages of 24" in why(q, *(x.new_empty(5, 2, 24, 16) for x in (k, v)), *where)
+    assert "65 query heads" in why(torch.empty(2, 130, 16), *pages) and why(torch.empty(2, 128, 16), *pages) is None
+    assert "contiguous" in why(q, k, v, where[0].T.contiguous().T, where[1])
     assert "query heads" in why(torch.empty(2, 200, 16), *pages)
     assert "registers" in why(torch.empty(2, 40, 256), *pages)
     assert "no sequence" in why(q[:0], k, v, where[0][:0], where[1][:0])

@@ -5,6 +5,7 @@ import torch
 from budget import assert_within_budget
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from near import memory_watched
 from torch import Tensor
 
 from kernels import builtin, reference
@@ -75,6 +76,18 @@ def test_outputs_and_gradients_are_the_references(
     for ours_, theirs, true in zip(fast, plain, run(reference, x, weight, cos, sin, dy, exact=True), strict=True):
         assert ours_.dtype == theirs.dtype
         assert_within_budget(ours_, theirs, true, torch.finfo(theirs.dtype).eps * max(1.0, true.abs().max().item()))
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="watches the interpreter, which runs without a GPU only")
+@pytest.mark.parametrize("normed", [False, True])
+def test_nothing_is_read_beyond_the_ends(normed):
+    """Neither pairs nor heads nor positions fill a tile, and sums over rows find only what was written."""
+    x, dy = torch.randn(1, 3, 5, 6), torch.randn(1, 3, 5, 6)
+    cos, sin = (angle.clone() for angle in angles(None, 5, 6))
+    weight = torch.randn(6) if normed else None
+    with memory_watched():
+        found = run(ours, x, weight, cos, sin, dy)
+    torch.testing.assert_close(found, run(reference, x, weight, cos, sin, dy), rtol=1e-4, atol=1e-5)
 
 
 def test_angles_may_be_in_half_precision():

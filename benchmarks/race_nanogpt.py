@@ -5,9 +5,9 @@
 
 Shape and recipe are those of nanoGPT's README for a CPU: 4 layers, 4 heads, 128 wide, context 64, 12 sequences a step,
 AdamW. Each trains as it comes, in a process of its own: nanoGPT on the text's 65 characters with torch.optim.AdamW,
-ours on 256 bytes with the pieces of our loop, after the same preparation of the process as in train.py. First both get equal
-weights and must give the same loss. Then the two take turns, 20 steps each, so that a busy machine slows both; the
-figure is the median of the ratios of neighbouring turns.
+ours on 256 bytes with the pieces of our loop, after the same preparation of the process as in train.py. First both
+get equal weights and must give the same loss. Then the two take turns, 20 steps each, so that a busy machine slows both;
+the figure is the median of the ratios of neighbouring turns.
 """
 
 import argparse

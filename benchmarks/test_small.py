@@ -142,7 +142,8 @@ def generate_transformers(folder):
     def run(model: nn.Module, prompt, n):
         ids = torch.tensor([prompt])
         mask = torch.ones_like(ids)
-        out = theirs.generate(ids, attention_mask=mask, max_new_tokens=n, min_new_tokens=n, do_sample=False, pad_token_id=0)
+        how = {"max_new_tokens": n, "min_new_tokens": n, "do_sample": False, "pad_token_id": 0}
+        out = theirs.generate(ids, attention_mask=mask, **how)
         return out[0, len(prompt) :].tolist()
 
     return run

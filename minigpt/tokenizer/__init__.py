@@ -13,7 +13,9 @@ Read the files in this order:
     word_index.py     which of the words seen before is this one? for a hundred thousand at a time
     split.py          where pre-tokens start, for all characters at once, without a regular expression
     vocabulary.py     what a tokenizer knows, as plain data, with its fingerprint
-    train.py          the same merges as naive.py, thousands of times faster
+    count.py, word_counts.py, text_files.py    how often each different pre-token occurs, in texts or files
+    learn.py          the same merges as naive.py, dozens at a time
+    train.py          both together: texts -> vocabulary
     merge.py          bytes -> tokens, one word at a time
     merge_arrays.py   the same for many words at once, and for a word of a megabyte
     encode.py         text -> ids: short texts through a dict, long ones through arrays
@@ -21,6 +23,7 @@ Read the files in this order:
     special.py        <|endoftext|> and friends: why user text must not be able to write them
     stream.py         decoding while tokens arrive: a token may end in the middle of a letter
     tokenizer.py      `Tokenizer`, which puts the above together
+    explain.py        what it does to a text, merge by merge
     byte_alphabet.py  the 256 visible letters in which files write bytes
     huggingface.py, tiktoken_file.py, gpt2_files.py    the formats of the ecosystem, in and out
     reading.py        what is said when one of those files is damaged

@@ -67,7 +67,7 @@ class Encoder:
 
     def _parts(self, pieces: list[str]) -> Iterator[np.ndarray]:
         """The ids of each piece."""
-        if self.arrays is None:
+        if sum(map(len, pieces)) <= SHORT or self.arrays is None:
             yield from (np.array([*chain.from_iterable(self.stretches(piece))], np.int32) for piece in pieces)
             return
         for ids, counts in self.arrays.encode(_groups(pieces, PIECE)):
@@ -75,13 +75,17 @@ class Encoder:
 
     def __len__(self) -> int:
         """How many pre-tokens are remembered."""
-        return len(self.words) + (self.arrays.index.count if self.arrays is not None else 0)
+        return len(self.words) + (self.arrays.index.count if self._has_arrays() else 0)
 
     def clear(self) -> None:
         """Forget them."""
         self.words.clear()
-        if self.arrays is not None:
+        if self._has_arrays():
             self.arrays.clear()
+
+    def _has_arrays(self) -> bool:
+        """Whether they have been needed: to make them takes as long as to encode some megabytes."""
+        return self.__dict__.get("arrays") is not None
 
 
 def _groups(texts: Iterable[str], size: int) -> Iterator[list[str]]:

@@ -6,16 +6,18 @@ import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
 from minigpt.tokenizer import gpt2_files, huggingface, tiktoken_file
 from minigpt.tokenizer.decode import Decoder, character_spans
 from minigpt.tokenizer.encode import Encoder
+from minigpt.tokenizer.learn import TieBreak
 from minigpt.tokenizer.patterns import CL100K, repair_surrogates, resolve
 from minigpt.tokenizer.special import cut, refuse
 from minigpt.tokenizer.stream import StreamDecoder
+from minigpt.tokenizer.text_files import read_files
 from minigpt.tokenizer.train import learn_vocabulary
 from minigpt.tokenizer.vocabulary import END_OF_TEXT, Vocabulary
 
@@ -55,13 +57,18 @@ class Tokenizer:
         pattern: str = "cl100k",
         special_tokens: Sequence[str] = (END_OF_TEXT,),
         min_frequency: int = 1,
+        tie_break: TieBreak = "bytes",
+        num_proc: int = 1,
+        checkpoint: str | Path | None = None,
         progress: bool = False,
     ) -> Self:
         """Learn a vocabulary of exactly `vocab_size` ids: 256 bytes, merges, and the special tokens last.
 
         256 means plain bytes and no special token. `pattern` is "gpt2", "cl100k" or a regular expression. A
-        pair is merged only while it occurs `min_frequency` times. `texts` is read once, and never held
-        whole.
+        pair is merged only while it occurs `min_frequency` times; of equally frequent ones the first by
+        `tie_break`: "bytes" as rustbpe, "hf" as Hugging Face, "first_seen" as minbpe. `texts` is read once,
+        and never held whole. `num_proc` processes count its words; to `checkpoint` the counts are written,
+        and a killed training goes on from there.
 
         Raises: ValueError if `vocab_size` is too small for bytes and special tokens, or larger than `texts`
         support.
@@ -69,7 +76,28 @@ class Tokenizer:
         expression = resolve(pattern)
         if vocab_size == 256:
             return cls.bytes_only()
-        return cls(learn_vocabulary(texts, vocab_size, expression, special_tokens, min_frequency, progress))
+        return cls(
+            learn_vocabulary(
+                texts, vocab_size, expression, special_tokens, min_frequency, progress,
+                tie_break=tie_break, num_proc=num_proc, checkpoint=checkpoint,
+            )
+        )  # fmt: skip
+
+    @classmethod
+    def train_files(
+        cls,
+        paths: Iterable[str | Path],
+        vocab_size: int,
+        *,
+        pattern: str = "cl100k",
+        errors: Literal["strict", "replace"] = "strict",
+        **how: Any,
+    ) -> Self:
+        """`train` on the text of files, each read block by block; `how` as there.
+
+        Raises: ValueError naming the file and the byte that is not UTF-8, unless errors="replace".
+        """
+        return cls.train(read_files(paths, resolve(pattern), errors), vocab_size, pattern=pattern, **how)
 
     @classmethod
     def bytes_only(cls) -> Self:

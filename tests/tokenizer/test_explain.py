@@ -1,5 +1,7 @@
 """What `python -m minigpt tokenizer explain` shows."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,7 +36,7 @@ def test_the_last_step_is_what_encoding_gives(small, word):
     for (rank, after), before in zip(seen, [ids, *(after for _, after in seen)], strict=False):
         left, right, new = small.vocabulary.merges[rank]
         assert len(after) == len(before) - 1 and after.count(new) == before.count(new) + 1
-        assert (left, right) in zip(before, before[1:], strict=False)
+        assert (left, right) in pairwise(before)
     assert naive.decode(ids, []) == word
 
 
@@ -47,7 +49,7 @@ def test_colours_tell_neighbours_apart(small):
 
 def test_what_cannot_be_seen_is_shown():
     """Half a letter, controls and white space would leave the reader guessing."""
-    assert visible(" a\n\t".encode()) == "␣a⏎⇥" and visible(b"\xc3") == "<c3>" and visible(b"\0") == "<00>"
+    assert visible(b" a\n\t") == "␣a⏎⇥" and visible(b"\xc3") == "<c3>" and visible(b"\0") == "<00>"
     assert visible("\u200b".encode()) == "<e2><80><8b>" and visible("é中".encode()) == "é中"
 
 

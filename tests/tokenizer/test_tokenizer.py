@@ -98,3 +98,17 @@ def test_clearing_the_cache_changes_no_id():
     tokenizer.clear_cache()
     assert len(tokenizer._encoder) == 0
     assert tokenizer.encode_ordinary("lower low") == ids
+
+
+def test_files_are_trained_on_as_their_texts_are(tmp_path, texts):
+    """Without holding one whole; and how ties are broken, and who counts, is passed on."""
+    paths = []
+    for i, text in enumerate(texts):
+        paths.append(tmp_path / f"{i}.txt")
+        paths[-1].write_text(text, encoding="utf-8", newline="")
+    how = {"pattern": "gpt2", "special_tokens": (), "min_frequency": 2, "tie_break": "hf", "num_proc": 2}
+    assert Tokenizer.train_files(paths, 500, **how).fingerprint == Tokenizer.train(texts, 500, **how).fingerprint
+    assert Tokenizer.train(texts, 500, **how).fingerprint != Tokenizer.train(texts, 500).fingerprint
+    paths[0].write_bytes(b"ok \xff")
+    with pytest.raises(ValueError, match=r"0\.txt is not UTF-8: byte 3"):
+        Tokenizer.train_files(paths, 300)

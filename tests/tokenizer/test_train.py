@@ -1,58 +1,13 @@
-"""The indexed trainer against its twin, on corpora made to trip it, and what it says when it cannot go on."""
+"""From texts to a tokenizer: what the options do, and what it says when it cannot go on."""
 
-import tracemalloc
-from collections import Counter
-from itertools import pairwise
+import re
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from minigpt.tokenizer import Tokenizer, naive
-from minigpt.tokenizer.patterns import CL100K, GPT2, PATTERNS
-from minigpt.tokenizer.train import PairIndex, count_words, learn_merges
-
-ANY = r"(?s:.+)"
-CORPORA = st.lists(st.text(alphabet="aab c\n", max_size=40) | st.text(max_size=20), max_size=8)
-
-
-@given(texts=CORPORA, pattern=st.sampled_from([ANY, GPT2, CL100K]), min_frequency=st.integers(1, 3))
-@settings(max_examples=300, deadline=None)
-def test_the_index_learns_the_same_merges_as_the_twin(texts, pattern, min_frequency):
-    """Few letters make many ties, runs and overlaps, which is where an incremental count goes wrong first."""
-    learned = learn_merges(count_words(texts, pattern), 25, min_frequency)
-    assert learned == naive.train(texts, 25, pattern, min_frequency)
-
-
-@pytest.mark.parametrize("text", ["abab", "ababab", "aaaa", "aaaaaaa", " " * 20, "abaabaab", "aabbaabb"])
-def test_pairs_made_and_used_up_in_one_merge_are_counted_right(text):
-    """Merging a b in "abab" makes (new, a) and uses it up again; a trainer here once left it in its
-    counts."""
-    words = [text, text + "x", "x" + text, text + "x" + text]
-    assert learn_merges(count_words(words, ANY), 50) == naive.train(words, 50, ANY)
-
-
-@given(words=st.lists(st.text(alphabet="aab", max_size=12), max_size=5))
-def test_counts_stay_exact_through_merges(words):
-    """The heap trusts the counts; here they are recounted from the words after every merge."""
-    index = PairIndex(Counter(word.encode() for word in words))
-    for new in range(256, 262):
-        if not (live := [pair for pair, count in index.counts.items() if count]):
-            break
-        index.merge(max(live, key=lambda pair: (index.counts[pair], pair)), new)
-        recount: Counter = Counter()
-        for word, weight in zip(index.words, index.weights, strict=True):
-            for pair in pairwise(word):
-                recount[pair] += weight
-        assert recount == {pair: count for pair, count in index.counts.items() if count}
-
-
-@pytest.mark.parametrize("pattern", PATTERNS)
-def test_real_text_gives_the_same_merges_as_the_twin(texts, pattern):
-    """A few kilobytes of code and many scripts, rather than two letters."""
-    excerpt = [texts[-1], texts[0][:3000]]
-    learned = learn_merges(count_words(excerpt, PATTERNS[pattern]), 40)
-    assert learned == naive.train(excerpt, 40, PATTERNS[pattern])
+from minigpt.tokenizer import Tokenizer, count
+from minigpt.tokenizer.patterns import CL100K
+from minigpt.tokenizer.train import learn_vocabulary
 
 
 def test_ids_are_bytes_then_merges_then_special_tokens():
@@ -112,14 +67,42 @@ def test_progress_is_shown_only_on_request(capsys):
     Tokenizer.train(["hug pug hugs"], 258)
     assert capsys.readouterr().err == ""
     Tokenizer.train(["hug pug hugs"], 258, progress=True)
-    assert "learning merges" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "counting words" in shown
+    assert "learning merges" in shown
+    assert re.search(r"peak memory: [\d,]+ MB", shown)
 
 
-def test_memory_does_not_grow_with_the_text():
-    """Texts are read once and forgotten, so a corpus larger than memory can be counted."""
-    page = "".join(f"line {i} of the page\n" for i in range(2000))  # 40 kB
-    tracemalloc.start()
-    count_words((page + str(n) for n in range(100)), CL100K)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 40 * len(page), f"{peak} bytes for 100 pages of {len(page)} bytes"
+def learned(texts, size=300, **options):
+    return learn_vocabulary(texts, size, CL100K, [], 1, False, **options).merges
+
+
+def test_ties_fall_as_asked():
+    """"z " and " a" occur once each: by bytes the space comes first; Hugging Face's visible letter for it, Ġ, last."""
+    assert learned(["zé", "ab"], 257)[0][:2] == tuple(b"ab")
+    assert learned(["zé", "ab"], 257, tie_break="first_seen")[0][:2] == (ord("z"), 0xC3)
+    assert learned([" a", "za"], 257)[0][:2] == tuple(b" a")
+    assert learned([" a", "za"], 257, tie_break="hf")[0][:2] == tuple(b"za")
+
+
+def test_neither_processes_nor_an_interruption_show_in_the_merges(texts, tmp_path, monkeypatch):
+    """One process, two, and a second run from the counts of the first."""
+    pools: list[int] = []
+    monkeypatch.setattr(count, "ProcessPoolExecutor", lambda n, how: pools.append(n) or ProcessPoolExecutor(n, how))
+    expected = learned(texts, tie_break="first_seen")
+    assert learned(texts, tie_break="first_seen", num_proc=2) == expected
+    assert pools == [2]
+    assert learned(texts, tie_break="first_seen", checkpoint=tmp_path / "state") == expected
+    assert learned([], tie_break="first_seen", checkpoint=str(tmp_path / "state")) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"tie_break": "random"}, "tie_break='random' is unknown: choose one of bytes, hf, first_seen"),
+        ({"num_proc": 0}, "num_proc=0 leaves nobody to count"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        learned(["abc"], **options)

@@ -12,9 +12,9 @@ from torch import nn
 
 from minigpt import presets
 from minigpt.batches.loader import Batch
+from minigpt.batches.packing import tokenize_corpus
 from minigpt.model.gpt import GPT
 from minigpt.runtime.distributed import Group
-from minigpt.batches.packing import tokenize_corpus
 from minigpt.training import pretrain
 from minigpt.training.estimate import memory_estimate
 
@@ -87,7 +87,8 @@ def test_an_interrupted_preparation_goes_on(run, tmp_path, monkeypatch, error):
     if left.exists():
         monkeypatch.setattr(pretrain.Tokenizer, "train", None)  # whoever calls it fails
     pretrain.prepare_data(run, ALONE)
-    both = [{path.name: path.read_bytes() for path in (tmp_path / name / "data").iterdir()} for name in ("run", "peace")]
+    both = [{path.name: path.read_bytes() for path in (tmp_path / name / "data").iterdir()}
+            for name in ("run", "peace")]  # fmt: skip
     assert both[0] == both[1] and not left.exists()
 
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from minigpt.tokenizer.growing import Growing
+from minigpt.tokenizer.arrays import Growing
 from minigpt.tokenizer.patterns import PIECE, Splitter
 from minigpt.tokenizer.split import pre_tokens, rules_of
 from minigpt.tokenizer.word_counts import CountsFile, SavedCounts, WordCounts

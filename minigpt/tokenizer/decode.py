@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from minigpt.tokenizer.word_index import flat_places
+from minigpt.tokenizer.arrays import flat_places
 
 FEW = 64            # ids; for fewer a loop is quicker than arrays
 TOGETHER = 1 << 14  # ids spelled at a time: their arrays fit the cache

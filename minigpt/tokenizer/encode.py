@@ -11,12 +11,13 @@ from itertools import chain, count, islice
 
 import numpy as np
 
+from minigpt.tokenizer.arrays import Growing, flat_places
 from minigpt.tokenizer.merge import in_order, merge_heap, merge_short, rank_table
 from minigpt.tokenizer.merge_arrays import PairRanks, merge_long_words, merge_words
 from minigpt.tokenizer.patterns import PIECE, Splitter
 from minigpt.tokenizer.split import Rules, pre_tokens, rules_of
 from minigpt.tokenizer.vocabulary import Vocabulary
-from minigpt.tokenizer.word_index import WordIndex, flat_places
+from minigpt.tokenizer.word_index import WordIndex
 
 SHORT = 8000               # characters; in longer texts the arrays win
 MOST_REMEMBERED = 1 << 20  # different pre-tokens, some 100 bytes each; 100 MB of source code have 500,000
@@ -140,8 +141,8 @@ class ArrayEncoder:
 
     def clear(self) -> None:
         self.index = WordIndex(LONGEST_REMEMBERED)
-        self.lengths, self.starts = np.zeros(1, np.int32), np.zeros(1, np.int64)  # word -> its ids in `store`
-        self.store, self.stored = np.zeros(1, np.int32), 0
+        self.lengths, self.starts = Growing(np.int32), Growing(np.int64)  # word -> its ids in `store`
+        self.store = Growing(np.int32)
 
     def encode(self, batches: Iterable[Sequence[str]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(the ids of one text after the other, how many each has) of each batch: (ids,) int32, (texts,) int64.
@@ -160,15 +161,15 @@ class ArrayEncoder:
             lengths.append(fresh.lengths)
         self._learn(np.concatenate(spelled), np.concatenate(lengths))
         for numbers, words_per_text in placed:
-            counts = self.lengths.take(numbers)
+            counts = self.lengths.all.take(numbers)
             ids = self._ids_of(numbers, counts)
             ends = np.append(0, counts.cumsum())[words_per_text.cumsum()] if len(words_per_text) > 1 else [len(ids)]
             yield ids, np.diff(ends, prepend=0)
 
     def _ids_of(self, numbers: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """The ids of each word, one word after the other. Most words are one token: the rest is put between."""
-        starts = self.starts.take(numbers)
-        first = self.store.take(starts)
+        store, starts = self.store.all, self.starts.all.take(numbers)
+        first = store.take(starts)
         end = lengths.cumsum(dtype=np.int64)
         if not len(end) or end[-1] == len(end):
             return first
@@ -176,26 +177,23 @@ class ArrayEncoder:
         ids[end - lengths] = first
         several = np.flatnonzero(lengths > 1)
         more = lengths[several].astype(np.int64) - 1
-        ids[flat_places(end[several] - more, more)] = self.store.take(flat_places(starts[several] + 1, more))
+        ids[flat_places(end[several] - more, more)] = store.take(flat_places(starts[several] + 1, more))
         return ids
 
     def _learn(self, spelled: np.ndarray, lengths: np.ndarray) -> None:
         """Store the ids of new words, which have the highest numbers: their bytes one after the other."""
-        begin = self.index.count - len(lengths)
-        self.lengths = _with_room(self.lengths, self.index.count)
-        self.starts = _with_room(self.starts, self.index.count)
-        starts = lengths.cumsum() - lengths
+        begin, starts = self.index.count - len(lengths), lengths.cumsum() - lengths
+        self.lengths.append(np.zeros(len(lengths)))
+        self.starts.append(np.zeros(len(lengths)))
         long = lengths > LONGEST_SIDE_BY_SIDE
         for places, merged in ((np.flatnonzero(~long), merge_words), (np.flatnonzero(long), merge_long_words)):
             if not len(places):
                 continue
             tokens = self.byte_ids.take(spelled[flat_places(starts[places], lengths[places])])
             tokens, counts = merged(tokens, lengths[places], self.ranks)
-            self.lengths[begin + places] = counts
-            self.starts[begin + places] = self.stored + counts.cumsum() - counts
-            self.store = _with_room(self.store, self.stored + len(tokens))
-            self.store[self.stored : self.stored + len(tokens)] = tokens
-            self.stored += len(tokens)
+            self.lengths.all[begin + places] = counts
+            self.starts.all[begin + places] = self.store.used + counts.cumsum() - counts
+            self.store.append(tokens)
         if self.whole:
             self._take_whole(begin, spelled.tobytes(), starts, lengths)
 
@@ -204,14 +202,5 @@ class ArrayEncoder:
         for number, start, length in zip(count(begin), starts.tolist(), lengths.tolist()):
             token = self.whole.get(spelled[start : start + length])
             if token is not None:
-                self.lengths[number] = 1
-                self.store[self.starts[number]] = token
-
-
-def _with_room(array: np.ndarray, count: int) -> np.ndarray:
-    """The array itself, or a copy twice as long as it must be."""
-    if count <= len(array):
-        return array
-    longer = np.zeros(2 * count, array.dtype)
-    longer[: len(array)] = array
-    return longer
+                self.lengths.all[number] = 1
+                self.store.all[self.starts.all[number]] = token

@@ -25,10 +25,9 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
+from minigpt.tokenizer.arrays import Growing, every_other, flat_places
 from minigpt.tokenizer.byte_alphabet import LETTER_OF
-from minigpt.tokenizer.growing import Growing
 from minigpt.tokenizer.word_counts import WordCounts
-from minigpt.tokenizer.word_index import flat_places
 
 Pair = tuple[int, int]
 TieBreak = Literal["bytes", "hf", "first_seen"]
@@ -148,7 +147,8 @@ class Places:
         met = np.maximum(turn[self.pair[right]], owner).min()   # a right half in which another of them begins
         turn[pairs] = NEVER
         if met == 0:                                            # it meets itself: (a, a) in a a a
-            left = every_other(left[owner == 0], self.after)
+            left = left[owner == 0]
+            left = every_other(left, self.after[left[:-1]] != left[1:])
             owner, right, met = np.zeros(len(left), np.int64), self.after[left], 1
         elif met < len(pairs):
             n = owner.searchsorted(met)
@@ -172,13 +172,6 @@ class Places:
         np.subtract.at(self.count.all, lost, np.concatenate((weight[real], weight)))
         self.pair[left] = self.pair[right] = NO_PAIR
         return self._enter(np.concatenate((before, left[self.token[after] >= 0])))
-
-
-def every_other(places: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Of places that may touch, those that are merged from the left: the 1st, 3rd, 5th ... of each run."""
-    begins = np.append(True, after[places[:-1]] != places[1:])         # of a run
-    nth = np.arange(len(places))
-    return places[(nth - np.maximum.accumulate(np.where(begins, nth, 0))) % 2 == 0]
 
 
 Entry = tuple[int, int, int]  # -count, what decides among equal counts, number of the pair

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from minigpt.tokenizer.arrays import every_other, flat_places
 from minigpt.tokenizer.merge import Ranks
-from minigpt.tokenizer.word_index import flat_places
 
 NEVER = np.int32(2**31 - 1)  # the rank of a pair that is not merged: after every real one
 AT_A_TIME = 1 << 15          # places of a long word: their arrays fit the cache
@@ -73,7 +73,7 @@ def merge_words(tokens: np.ndarray, lengths: np.ndarray, ranks: PairRanks) -> tu
             if not len(word):
                 break
         at = np.flatnonzero(rank == np.repeat(lowest, lengths))
-        at = _every_other(at, np.diff(at) > 1)
+        at = every_other(at, np.diff(at) > 1)
         tokens[at], last[at] = ranks.made.take(rank[at]), last[at + 1]
         gone = np.zeros(len(tokens), bool)
         gone[at + 1] = True
@@ -89,18 +89,6 @@ def merge_words(tokens: np.ndarray, lengths: np.ndarray, ranks: PairRanks) -> tu
 
 def _rank_again(rank: np.ndarray, at: np.ndarray, tokens: np.ndarray, ranks: PairRanks) -> None:
     rank[at] = ranks.find(tokens[at], tokens[at + 1])
-
-
-def _every_other(at: np.ndarray, apart: np.ndarray) -> np.ndarray:
-    """Of pairs in a row, each sharing a token with the next, the first, third, ...: from the left, as a loop would.
-
-    Shapes: at (n,), where the pairs begin; apart (n - 1,), whether the next one shares none.
-    """
-    if apart.all():
-        return at
-    nth = np.arange(len(at))
-    first = np.maximum.accumulate(np.where(np.append(True, apart), nth, 0))  # of its row
-    return at[(nth - first) % 2 == 0]
 
 
 def _in_order_of_words(done: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
@@ -160,7 +148,7 @@ def merge_long(tokens: np.ndarray, ranks: PairRanks) -> np.ndarray:
         at = at[(rank[at] == one) & np.append(True, at[1:] != at[:-1])]
         if not len(at):
             continue
-        at = _every_other(at, after[at[:-1]] != at[1:])
+        at = every_other(at, after[at[:-1]] != at[1:])
         gone = after[at]
         tokens[at], tokens[gone], rank[gone] = ranks.made[one], -1, NEVER
         after[at] = after[gone]

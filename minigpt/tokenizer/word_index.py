@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minigpt.tokenizer.arrays import flat_places
+
 LANE = 8                    # bytes in a machine word
 PADDING = 4 * LANE          # bytes to add behind a text, so that every load stays inside
 FREE = -1
@@ -46,13 +48,6 @@ class Words(NamedTuple):
     def each(self) -> list[bytes]:
         ends = self.starts + self.lengths
         return [self.data[a:b] for a, b in zip(self.starts.tolist(), ends.tolist(), strict=True)]
-
-
-def flat_places(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """starts[0], starts[0] + 1, ... (lengths[0] of them), starts[1], ...: (sum of lengths,)."""
-    places = np.repeat(starts + lengths - lengths.cumsum(), lengths)
-    places += np.arange(len(places))
-    return places
 
 
 class WordIndex:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from minigpt.tokenizer import learn, naive
 from minigpt.tokenizer.byte_alphabet import BYTE_OF
 from minigpt.tokenizer.count import count_words
-from minigpt.tokenizer.learn import Places, every_other, learn_merges
+from minigpt.tokenizer.learn import Places, learn_merges
 from minigpt.tokenizer.patterns import CL100K, GPT2, PATTERNS
 from minigpt.tokenizer.word_counts import WordCounts
 
@@ -72,12 +72,6 @@ def test_pairs_made_and_used_up_in_one_merge_are_counted_right(text):
     """Merging a b in "abab" makes (new, a) and uses it up again; a trainer here once left it in its counts."""
     words = [text, text + "x", "x" + text, text + "x" + text]
     assert learn_merges(count_words(words, ANY), 50) == naive.train(words, 50, ANY)
-
-
-def test_runs_are_merged_from_the_left():
-    """a a a a a is (aa)(aa)a, and a word boundary ends a run."""
-    after = np.array([1, 2, 3, 4, 5, 6, 7, 8, 9])
-    assert every_other(np.array([0, 1, 2, 3, 5, 6, 8]), after).tolist() == [0, 2, 5, 8]
 
 
 def recounted(places: Places) -> Counter[learn.Pair]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minigpt.tokenizer import word_index
-from minigpt.tokenizer.word_index import PADDING, WordIndex, Words, flat_places
+from minigpt.tokenizer.word_index import PADDING, WordIndex, Words
 
 LENGTHS = [1, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 40]  # around the ends of one, two and four machine words
 
@@ -50,8 +50,3 @@ def test_words_that_are_too_long_are_forgotten():
         numbers, new = index.number(words_of([b"x" * 41]))
         assert numbers.tolist() == [expected] and new.tolist() == [0]
     assert not index.tables[-1].slot_of
-
-
-def test_flat_places_are_ranges_one_after_the_other():
-    assert flat_places(np.array([5, 0, 9]), np.array([2, 0, 3])).tolist() == [5, 6, 9, 10, 11]
-    assert flat_places(np.zeros(0, np.int64), np.zeros(0, np.int64)).tolist() == []

@@ -32,7 +32,8 @@ def main() -> None:
     import tiktoken
 
     texts = [path.read_bytes().decode() for path in args.data]
-    ours = Tokenizer.train([text[: len(text) // 10] for text in texts], args.vocab_size, progress=True)
+    beginnings = [text[: len(text) // 10] for text in texts]
+    ours = Tokenizer.train(beginnings, args.vocab_size, pattern=args.pattern, progress=True)
     ranks = {ours.token_bytes(i): i for i in range(ours.n_vocab) if not ours.is_special_token(i)}
     theirs = tiktoken.Encoding("ours", pat_str=ours.pattern, mergeable_ranks=ranks, special_tokens={})
     print(f"{os.getloadavg()[0]:.1f} processes wanted a core in the last minute; {os.cpu_count()} cores")
@@ -46,6 +47,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="text files")
     parser.add_argument("--vocab-size", type=int, default=32_768)
+    parser.add_argument("--pattern", default="cl100k", help="gpt2, cl100k or o200k")
     parser.add_argument("--only", default="", help="only rows whose name contains it")
     return parser.parse_args()
 

@@ -31,7 +31,7 @@ class ExplainConfig:
 @dataclass(frozen=True, kw_only=True)
 class TokenizerRun:
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
-    pattern: Literal["gpt2", "cl100k"] = "cl100k"  # how text is cut before merging: GPT-2's or GPT-4's rule
+    pattern: Literal["gpt2", "cl100k", "o200k"] = "cl100k"  # how text is cut before merging: GPT-2's, 4's or 4o's rule
     vocab_size: int = 4096  # ids, <|endoftext|> among them
     out_dir: str = "out/tokenizer"  # where tokenizer.json and ranks.tiktoken go
 

@@ -13,6 +13,7 @@ Read the files in this order:
     arrays.py         three things that numpy lacks for this room
     word_index.py     which of the words seen before is this one? for a hundred thousand at a time
     split.py          where pre-tokens start, for all characters at once, without a regular expression
+    split_o200k.py    what GPT-4o's pattern asks beyond: words by capitals, marks that combine
     vocabulary.py     what a tokenizer knows, as plain data, with its fingerprint
     count.py, word_counts.py, text_files.py    how often each different pre-token occurs, in texts or files
     learn.py          the same merges as naive.py, dozens at a time

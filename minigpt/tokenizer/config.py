@@ -6,5 +6,5 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
-    pattern: Literal["gpt2", "cl100k"] = "cl100k"  # how text is cut before merging: GPT-2's or GPT-4's rule
+    pattern: Literal["gpt2", "cl100k", "o200k"] = "cl100k"  # how text is cut before merging: GPT-2's, 4's or 4o's rule
     tokenizer: str | None = None  # folder or file of an existing tokenizer; none trains one on the run's text

@@ -45,7 +45,21 @@ CL100K: Final = "|".join(
 )
 """GPT-4's rule, without the possessive quantifiers of tiktoken's spelling: every engine reads it alike."""
 
-PATTERNS: Final = {"gpt2": GPT2, "cl100k": CL100K}
+O200K: Final = "|".join(
+    (
+        # a word is capitals, then small letters: HTTPServer is one, getName two; its contraction stays with it
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+        r"\p{N}{1,3}",
+        r" ?[^\s\p{L}\p{N}]+[\r\n/]*",  # punctuation with the line ends and slashes after it
+        r"\s*[\r\n]+",
+        r"\s+(?!\S)",
+        r"\s+",
+    )
+)
+r"""GPT-4o's rule. Source: tiktoken's o200k_base. `\p{Lu}` is a capital, `\p{M}` a mark that combines with a letter."""
+
+PATTERNS: Final = {"gpt2": GPT2, "cl100k": CL100K, "o200k": O200K}
 
 # Other projects' patterns, as `resolve` writes them.
 TIKTOKEN_CL100K: Final = "|".join(
@@ -62,7 +76,7 @@ MINBPE_GPT4: Final = "|".join(
 )
 NANOCHAT: Final = MINBPE_GPT4.replace("{1,3}", "{1,2}")
 QWEN2: Final = CL100K.replace("{1,3}", "")
-KNOWN: Final = (GPT2, CL100K, TIKTOKEN_CL100K, MINBPE_GPT4, NANOCHAT, QWEN2)
+KNOWN: Final = (GPT2, CL100K, TIKTOKEN_CL100K, MINBPE_GPT4, NANOCHAT, QWEN2, O200K)
 
 PIECE: Final = 1 << 18  # characters split at a time: their arrays fit the cache
 

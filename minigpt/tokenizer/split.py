@@ -17,7 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from minigpt.tokenizer import unicode_classes
-from minigpt.tokenizer.patterns import CL100K, GPT2, MINBPE_GPT4, NANOCHAT, QWEN2, TIKTOKEN_CL100K
+from minigpt.tokenizer.patterns import CL100K, GPT2, MINBPE_GPT4, NANOCHAT, O200K, QWEN2, TIKTOKEN_CL100K
+from minigpt.tokenizer.split_o200k import capitals, cases, settle_marks, suffixes
 from minigpt.tokenizer.word_index import PADDING, Words
 
 LETTER, NUMBER, OTHER, SPACE, NEWLINE, BLANK, APOSTROPHE, END = (1 << i for i in range(8))
@@ -35,16 +36,18 @@ class Rules(NamedTuple):
     lines: bool         # line ends belong to the blank line or the marks before them, not to what follows
     any_case: bool      # contractions: HE'S as he's
     tail_whole: bool    # white space at the end of the text is one pre-token, whatever it holds
+    by_case: bool       # words end where a capital begins another; see split_o200k.py
 
 
-_LIKE_CL100K = Rules(SPACE | BLANK | OTHER, 3, 0, True, True, False)
+_LIKE_CL100K = Rules(SPACE | BLANK | OTHER, 3, 0, True, True, False, False)
 RULES: dict[str, Rules] = {
-    GPT2: Rules(SPACE, 0, SPACE, False, False, False),
+    GPT2: Rules(SPACE, 0, SPACE, False, False, False, False),
     CL100K: _LIKE_CL100K,
     TIKTOKEN_CL100K: _LIKE_CL100K._replace(tail_whole=True),
     QWEN2: _LIKE_CL100K._replace(digits=1),
     MINBPE_GPT4: _LIKE_CL100K,
     NANOCHAT: _LIKE_CL100K._replace(digits=2),
+    O200K: _LIKE_CL100K._replace(by_case=True),
 }
 
 
@@ -104,6 +107,9 @@ def starts(chars: np.ndarray, of: np.ndarray, rules: Rules) -> np.ndarray:
 
     Shapes: chars (n,); of (n + 2,), their classes between two ENDs; returns (pre-tokens,).
     """
+    if rules.by_case:
+        case = cases(chars)
+        settle_marks(chars, of, case, (LETTER, OTHER, SPACE, NEWLINE))
     before, here, after = of[:-2], of[1:-1], of[2:]
     kind = of & KIND
     start = (kind[1:-1] != kind[:-2]) | (here == END)  # where the kind changes: all white space is of one kind
@@ -115,8 +121,13 @@ def starts(chars: np.ndarray, of: np.ndarray, rules: Rules) -> np.ndarray:
         _blank_lines(start, of)
     if rules.digits:
         _long_numbers(start, of, rules.digits)
-    if len(apostrophes):
-        _contractions(start, chars, here, apostrophes, rules)
+    at, lengths = _contractions(chars, here, apostrophes, rules)
+    if rules.by_case:
+        word = (before[at] & LETTER) != 0
+        capitals(start, of, case, suffixes(start, at[word], lengths[word]), LETTER)
+    else:
+        start[at + 1] = False
+        start[(at + lengths)[at + lengths < len(start)]] = True
     if rules.tail_whole:
         _whole_tails(start, of)
     return np.flatnonzero(start)
@@ -194,20 +205,17 @@ def _long_numbers(start: np.ndarray, of: np.ndarray, digits: int) -> None:
     start[np.repeat(begins, cuts) + digits * (nth + 1)] = True
 
 
-def _contractions(start: np.ndarray, chars: np.ndarray, here: np.ndarray, at: np.ndarray, rules: Rules) -> None:
-    """'s 't 'm 'd 'll 've 're are pre-tokens of their own."""
-    n = len(chars)
-    one, two = chars[at + 1].astype(np.uint32), chars[np.minimum(at + 2, n - 1)].astype(np.uint32)
+def _contractions(chars: np.ndarray, here: np.ndarray, at: np.ndarray, rules: Rules) -> tuple[np.ndarray, np.ndarray]:
+    """Which of these apostrophes begin 's 't 'm 'd 'll 've 're, and how long those are."""
+    last = max(len(chars) - 1, 0)
+    one, two = chars[at + 1].astype(np.uint32), chars[np.minimum(at + 2, last)].astype(np.uint32)
     if rules.any_case:
         one, two = (np.where(x == 0x17F, ord("s"), np.where(x < 128, x | 32, x)) for x in (one, two))  # ſ is an s
     short = (one == ord("s")) | (one == ord("t")) | (one == ord("m")) | (one == ord("d"))
     pairs = ((one == ord("l")) & (two == ord("l"))) | ((two == ord("e")) & ((one == ord("v")) | (one == ord("r"))))
-    pairs &= (at + 2 < n) & ((here[np.minimum(at + 2, n - 1)] & LETTER) != 0)
-    length = np.where(short, 2, np.where(pairs, 3, 0))
-    found = length > 0
-    at, end = at[found], (at + length)[found]
-    start[at + 1] = False
-    start[end[end < n]] = True
+    pairs &= (at + 2 <= last) & ((here[np.minimum(at + 2, last)] & LETTER) != 0)
+    lengths = np.where(short, 2, np.where(pairs, 3, 0))
+    return at[lengths > 0], lengths[lengths > 0]
 
 
 def _whole_tails(start: np.ndarray, of: np.ndarray) -> None:

@@ -64,7 +64,7 @@ class Tokenizer:
     ) -> Self:
         """Learn a vocabulary of exactly `vocab_size` ids: 256 bytes, merges, and the special tokens last.
 
-        256 means plain bytes and no special token. `pattern` is "gpt2", "cl100k" or a regular expression. A
+        256 means plain bytes and no special token. `pattern` is "gpt2", "cl100k", "o200k" or a regular expression. A
         pair is merged only while it occurs `min_frequency` times; of equally frequent ones the first by
         `tie_break`: "bytes" as rustbpe, "hf" as Hugging Face, "first_seen" as minbpe. `texts` is read once,
         and never held whole. `num_proc` processes count its words; to `checkpoint` the counts are written,

@@ -20,7 +20,7 @@ def texts() -> list[str]:
     return [inspect.getsource(module) for module in (argparse, json.decoder, textwrap)] + [WORLD] * 3
 
 
-@pytest.fixture(scope="session", params=["gpt2", "cl100k"])
+@pytest.fixture(scope="session", params=["gpt2", "cl100k", "o200k"])
 def tokenizer(request: pytest.FixtureRequest, texts: list[str]) -> Tokenizer:
     """A tokenizer of 1,000 ids, once for each pattern."""
     return Tokenizer.train(texts, 1000, pattern=request.param)

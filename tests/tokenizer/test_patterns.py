@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from minigpt.tokenizer import naive, patterns
-from minigpt.tokenizer.patterns import CL100K, GPT2, PATTERNS, Splitter, portable, repair_surrogates, resolve
+from minigpt.tokenizer.patterns import CL100K, GPT2, O200K, PATTERNS, Splitter, portable, repair_surrogates, resolve
 
 PARTS = ["a", " b", "'S", "12345", ".", " ", "  ", "\n", "\r\n", "\t", "é", "\u2028"]
 LINES = st.lists(st.sampled_from(PARTS), max_size=30)
@@ -30,6 +30,14 @@ def test_cl100k_keeps_code_together_and_numbers_apart():
     assert cut("HE'S 2048\n\n    self.x(y);\n", CL100K) == [
         "HE", "'S", " ", "204", "8", "\n\n", "   ", " self", ".x", "(y", ");\n",
     ]  # fmt: skip
+
+
+def test_o200k_ends_words_where_a_capital_begins_another():
+    """GPT-4o's rule: contractions stay with their word, once; letters without case go with either half."""
+    assert cut("HTTPServer.getName don't x's's\n", O200K) == [
+        "HTTPServer", ".get", "Name", " don't", " x's", "'s", "\n",
+    ]  # fmt: skip
+    assert cut("使用API接口 ❤\ufe0fb // x\n/y", O200K) == ["使用API接口", " ❤\ufe0f", "b", " //", " x", "\n", "/y"]
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -67,7 +75,7 @@ def test_what_a_foreign_pattern_leaves_out_is_kept(pattern, text):
 
 
 def test_a_misspelt_name_is_not_taken_for_an_expression():
-    with pytest.raises(ValueError, match=r"unknown split pattern 'cl100': choose one of gpt2, cl100k, or"):
+    with pytest.raises(ValueError, match=r"unknown split pattern 'cl100': choose one of gpt2, cl100k, o200k, or"):
         resolve("cl100")
     with pytest.raises(ValueError, match="not a regular expression: "):
         resolve(r"(\w+")

@@ -27,9 +27,8 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, turn: Turn, how: dict[str, Any], cache: KVCache | None) -> Tensor:
-        seen = self.dropout(self.attention(self.attention_norm(x), turn, how, cache))  # (B, T, C)
-        normed, x = self.mlp_norm.of_sum(seen, x)                                      # (B, T, C) both
-        return x + self.dropout(self.mlp(normed))                                      # (B, T, C)
+        x = x + self.dropout(self.attention(self.attention_norm(x), turn, how, cache))  # (B, T, C)
+        return x + self.dropout(self.mlp(self.mlp_norm(x)))                             # (B, T, C)
 
 
 class GPT(nn.Module):

@@ -17,10 +17,6 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return kernels.rms_norm(x, self.weight, self.eps)  # (..., C)
 
-    def of_sum(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-        """(the sum normed, the sum itself): one pass over both where a kernel does it."""
-        return kernels.add_rms_norm(x, residual, self.weight, self.eps)
-
 
 class LayerNorm(nn.Module):
     """GPT-2's: mean and length."""
@@ -33,10 +29,6 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return kernels.layer_norm(x, self.weight, self.bias, self.eps)  # (..., C)
-
-    def of_sum(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-        total = x + residual
-        return self(total), total
 
 
 NORMS = {"rms": RMSNorm, "layer": LayerNorm}

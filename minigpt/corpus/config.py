@@ -1,12 +1,14 @@
 """The settings of this room."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusConfig:
     data: str = "python"           # python (this Python's own library), a file, folder, glob, URL or hf:NAME
     val_data: str | None = None    # held-out text from elsewhere; none holds out a share of the data
+    errors: Literal["strict", "replace"] = "strict"  # bytes that are not UTF-8: refuse the file, or replace them
     clean: bool = True             # normalise text, drop empty and repeated documents; off: as it is
     quality: bool = False          # remove control characters; drop documents that are junk by rules of any language
     boilerplate: bool = False      # remove lines that stand in many documents: banners, menus, licences

@@ -6,12 +6,15 @@ import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from minigpt.corpus.document import Document
 from minigpt.corpus.html_text import html_to_text
 
 PIECE = 1 << 20  # characters: large enough that reading is quick, small enough to hold several
+
+
+Errors = Literal["strict", "replace"]
 
 
 class NotTextError(ValueError):
@@ -22,22 +25,25 @@ class NotTextError(ValueError):
         self.rule = rule
 
 
-def read_file(path: Path, name: str) -> Iterator[Document]:
-    """The documents of one file; a kind that is not in KINDS is read as plain text."""
+def read_file(path: Path, name: str, errors: Errors = "strict") -> Iterator[Document]:
+    """The documents of one file; a kind that is not in KINDS is read as plain text.
+
+    errors: "strict" refuses a file with bytes that are not UTF-8, "replace" makes each of them U+FFFD.
+    """
     read = next((KINDS[kind] for kind in KINDS if path.name.lower().endswith(kind)), read_text)
-    return read(path, name)
+    return read(path, name, errors)
 
 
 def is_known_kind(path: Path) -> bool:
     return path.name.lower().endswith(tuple(KINDS))
 
 
-def decoded(path: Path) -> Iterator[str]:
+def decoded(path: Path, errors: Errors) -> Iterator[str]:
     """The text of a file in blocks of at most PIECE characters, line ends untouched.
 
-    Raises: NotTextError at the first byte that is not UTF-8, or at a NUL.
+    Raises: NotTextError at the first byte that is not UTF-8, if errors is "strict", or at a NUL.
     """
-    decoder = codecs.getincrementaldecoder("utf-8")()
+    decoder = codecs.getincrementaldecoder("utf-8")(errors)
     with path.open("rb") as file:
         consumed = 0
         while True:
@@ -48,7 +54,8 @@ def decoded(path: Path) -> Iterator[str]:
             except UnicodeDecodeError as error:
                 at = consumed - pending + error.start
                 raise NotTextError(
-                    f"{path} is not UTF-8 text (byte {at:,}: {error.reason}); save it as UTF-8", "not-utf-8"
+                    f"{path} is not UTF-8 text (byte {at:,}: {error.reason}); save it as UTF-8, or try --errors replace",
+                    "not-utf-8",
                 ) from None
             if "\0" in text:
                 raise NotTextError(f"{path} is binary (it has NUL bytes), not text", "binary")
@@ -58,18 +65,18 @@ def decoded(path: Path) -> Iterator[str]:
             consumed += len(block)
 
 
-def read_text(path: Path, name: str) -> Iterator[Document]:
+def read_text(path: Path, name: str, errors: Errors) -> Iterator[Document]:
     """A plain file is one document, in pieces of at most PIECE characters cut where a reader would pause.
 
     Raises: NotTextError.
     """
     if path.stat().st_size < PIECE:
-        yield Document("".join(decoded(path)), name)
+        yield Document("".join(decoded(path, errors)), name)
         return
-    for _ in decoded(path):  # a flaw in the last byte must show before the first piece is handed on
+    for _ in decoded(path, errors):  # a flaw in the last byte must show before the first piece is handed on
         pass
     rest = ""
-    for text in decoded(path):
+    for text in decoded(path, errors):
         rest += text
         while len(rest) > PIECE:
             cut = pause_before(rest, PIECE)
@@ -94,31 +101,31 @@ def pause_before(text: str, limit: int) -> int:
     return limit - 1 if text[limit - 1] == "\r" else limit
 
 
-def read_html(path: Path, name: str) -> Iterator[Document]:
+def read_html(path: Path, name: str, errors: Errors) -> Iterator[Document]:
     """A page is one document: what a browser would show of it."""
-    yield Document(html_to_text(decoded(path)), name)
+    yield Document(html_to_text(decoded(path, errors)), name)
 
 
-def read_jsonl(path: Path, name: str) -> Iterator[Document]:
+def read_jsonl(path: Path, name: str, errors: Errors) -> Iterator[Document]:
     """One JSON object a line; its "text" is a document. Blank lines are passed over."""
     with path.open("rb") as file:
-        yield from json_documents(file, path, name)
+        yield from json_documents(file, path, name, errors)
 
 
-def read_jsonl_gz(path: Path, name: str) -> Iterator[Document]:
+def read_jsonl_gz(path: Path, name: str, errors: Errors) -> Iterator[Document]:
     try:
         with gzip.open(path, "rb") as file:
-            yield from json_documents(file, path, name)  # type: ignore[arg-type]
+            yield from json_documents(file, path, name, errors)  # type: ignore[arg-type]
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is a damaged or truncated gzip file ({error}); fetch it again") from None
 
 
-def json_documents(file: BinaryIO, path: Path, name: str) -> Iterator[Document]:
+def json_documents(file: BinaryIO, path: Path, name: str, errors: Errors) -> Iterator[Document]:
     for number, line in enumerate(file, start=1):
         if not line.strip():
             continue
         try:
-            record = json.loads(line.decode("utf-8-sig"))
+            record = json.loads(line.decode("utf-8-sig", errors))
         except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both ValueErrors
             raise ValueError(f"{path} line {number}: not a line of JSON ({error})") from None
         text = record.get("text") if isinstance(record, dict) else None
@@ -128,8 +135,8 @@ def json_documents(file: BinaryIO, path: Path, name: str) -> Iterator[Document]:
         yield Document(text, f"{name}:{number}")
 
 
-def read_parquet(path: Path, name: str) -> Iterator[Document]:
-    """Each row's column "text" is a document."""
+def read_parquet(path: Path, name: str, errors: Errors) -> Iterator[Document]:
+    """Each row's column "text" is a document; its bytes are checked by pyarrow."""
     try:
         import pyarrow
         import pyarrow.parquet

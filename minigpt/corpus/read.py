@@ -77,7 +77,7 @@ def prepare(config: CorpusConfig, sources: Iterable[Reader]) -> Cleaning:
         cleaning.lines = LineCounts.of(read)
     if config.eval_data is not None:
         unseen = CleanReport()
-        texts = Cleaning(config).changed(open_source(config.eval_data)(unseen), unseen)
+        texts = Cleaning(config).changed(open_source(config.eval_data, config.errors)(unseen), unseen)
         cleaning.eval_texts = EvalTexts(map(Batch, batches(texts)))
         if not len(cleaning.eval_texts.hashes):
             raise ValueError(
@@ -89,7 +89,7 @@ def prepare(config: CorpusConfig, sources: Iterable[Reader]) -> Cleaning:
 
 def with_own_share(config: CorpusConfig, report: CleanReport) -> Corpus:
     """Hold out some documents of the data; the last tenth, where there is only one."""
-    source = open_source(config.data)
+    source = open_source(config.data, config.errors)
     stream = Stream(source, prepare(config, [source]))
     sides = split_by_hash(stream.measures(report), report)
 
@@ -110,7 +110,7 @@ def with_own_share(config: CorpusConfig, report: CleanReport) -> Corpus:
 def with_val_data(config: CorpusConfig, report: CleanReport) -> Corpus:
     """Hold out --val-data wholly, and train on what --data has besides."""
     assert config.val_data is not None, "with_val_data needs --val-data"
-    sources = [open_source(spec) for spec in (config.data, config.val_data)]
+    sources = [open_source(spec, config.errors) for spec in (config.data, config.val_data)]
     cleaning = prepare(config, sources)
     data, val_data = (Stream(source, cleaning) for source in sources)
     held_out: set[bytes] = set()

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from minigpt.corpus.document import Document
-from minigpt.corpus.files import NotTextError, is_known_kind, read_file
+from minigpt.corpus.files import Errors, NotTextError, is_known_kind, read_file
 from minigpt.corpus.python_library import read_python_library
 from minigpt.corpus.report import CleanReport
 
@@ -22,10 +22,11 @@ Reader = Callable[[CleanReport], Iterator[Document]]
 TIMEOUT = 30  # seconds without an answer before a download is given up
 
 
-def open_source(spec: str) -> Reader:
+def open_source(spec: str, errors: Errors = "strict") -> Reader:
     """Find what `spec` names, so that a slip shows at once, and return how to read it.
 
     spec: "python", hf:NAME, a URL, a file, a folder (every readable file in it, in order of path), or a glob.
+    errors: what becomes of bytes that are not UTF-8; see `read_file`.
     Raises: FileNotFoundError, OSError, ImportError, ValueError, each saying what would work.
     """
     if spec == "python":
@@ -33,15 +34,15 @@ def open_source(spec: str) -> Reader:
     if spec.startswith("hf:"):
         return open_hugging_face(spec)
     if spec.startswith("file://"):
-        return open_source(urllib.request.url2pathname(urlsplit(spec).path))
+        return open_source(urllib.request.url2pathname(urlsplit(spec).path), errors)
     if spec.startswith(("http://", "https://")):
-        return open_url(spec)
+        return open_url(spec, errors)
     path = Path(spec).expanduser()
     if path.is_dir():
-        return lambda report: read_files(folder_files(path, report), report)
+        return lambda report: read_files(folder_files(path, report), report, errors)
     if path.is_file():
-        return lambda report: read_file(path, path.name)
-    return open_glob(spec)
+        return lambda report: read_file(path, path.name, errors)
+    return open_glob(spec, errors)
 
 
 def read_documents(spec: str) -> Iterator[Document]:
@@ -49,7 +50,7 @@ def read_documents(spec: str) -> Iterator[Document]:
     return open_source(spec)(CleanReport())
 
 
-def open_glob(spec: str) -> Reader:
+def open_glob(spec: str, errors: Errors) -> Reader:
     if not glob.has_magic(spec):
         raise FileNotFoundError(
             f"there is no file or folder {spec}. Give a file, a folder, a quoted glob such as "
@@ -59,7 +60,7 @@ def open_glob(spec: str) -> Reader:
     files = [(path, path.as_posix()) for path in matches if path.is_file()]
     if not files:
         raise FileNotFoundError(f"no file matches {spec}")
-    return lambda report: read_files(files, report)
+    return lambda report: read_files(files, report, errors)
 
 
 def folder_files(folder: Path, report: CleanReport) -> Iterator[tuple[Path, str]]:
@@ -76,16 +77,16 @@ def folder_files(folder: Path, report: CleanReport) -> Iterator[tuple[Path, str]
             report.drop("other-kind", name, path.stat().st_size if path.exists() else 0)
 
 
-def read_files(files: Iterable[tuple[Path, str]], report: CleanReport) -> Iterator[Document]:
+def read_files(files: Iterable[tuple[Path, str]], report: CleanReport, errors: Errors) -> Iterator[Document]:
     """The documents of several files; a file that is not text is dropped."""
     for path, name in files:
         try:
-            yield from read_file(path, name)
+            yield from read_file(path, name, errors)
         except NotTextError as flaw:
             report.drop(flaw.rule, name, path.stat().st_size)
 
 
-def open_url(url: str) -> Reader:
+def open_url(url: str, errors: Errors) -> Reader:
     """Download once, then read the copy, which is deleted when nobody reads it any more."""
     folder = tempfile.TemporaryDirectory(prefix="minigpt-", ignore_cleanup_errors=True)
     try:
@@ -98,7 +99,7 @@ def open_url(url: str) -> Reader:
         raise OSError(f"cannot download {url}: {reason(error)}. Without a network, give a file.") from None
     if (got := path.stat().st_size) != promised:
         raise OSError(f"cannot download {url}: it ended at {got:,} of {promised:,} bytes. Try again.")
-    return partial(read_copy, folder, path)
+    return partial(read_copy, folder, path, errors)
 
 
 def name_of_download(url: str, content_type: str) -> str:
@@ -108,9 +109,11 @@ def name_of_download(url: str, content_type: str) -> str:
     return f"{name}.html" if is_page else name
 
 
-def read_copy(folder: tempfile.TemporaryDirectory, path: Path, report: CleanReport) -> Iterator[Document]:
+def read_copy(
+    folder: tempfile.TemporaryDirectory, path: Path, errors: Errors, report: CleanReport
+) -> Iterator[Document]:
     """`folder` is only held: it is deleted with its last reference, be it a stream that is still read."""
-    yield from read_file(path, path.name)
+    yield from read_file(path, path.name, errors)
 
 
 def reason(error: Exception) -> str:

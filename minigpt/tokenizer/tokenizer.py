@@ -211,6 +211,20 @@ class Tokenizer:
         dtype = np.uint16 if self.n_vocab <= 1 << 16 else np.uint32
         return [ids.astype(dtype) for ids in self._encoder.batch(map(self._normalised, texts))]
 
+    def encode_parts(self, parts: Iterable[str | int]) -> list[int]:
+        """Ids of texts and special tokens in a row, the latter given as ids: what a chat template is made of.
+
+        No text is searched for special tokens, so nobody can write one. Raises: ValueError for an unknown id.
+        """
+        ids: list[int] = []
+        for part in parts:
+            if isinstance(part, str):
+                ids += self.encode_ordinary(part)
+            else:
+                self.token_bytes(part)  # an unknown id is refused here
+                ids.append(part)
+        return ids
+
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """`encode_ordinary`, and for each token the characters that it covers: text[start:end].
 

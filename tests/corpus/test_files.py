@@ -175,3 +175,14 @@ def test_a_page_is_one_document(tmp_path):
     """Markup is not what anyone wants a model to write."""
     (tmp_path / "a.HTM").write_text("<title>T</title><p>Hello <b>world</b>", encoding="utf-8", newline="\n")
     assert read(tmp_path / "a.HTM") == [Document("T\n\nHello world\n", "a.HTM")]
+
+
+@pytest.mark.parametrize("kind", ["txt", "html", "jsonl"])
+def test_bytes_that_are_not_utf_8_are_replaced_on_request(tmp_path, kind):
+    """Old archives hold a few; without asking, a file with one is refused."""
+    path = tmp_path / f"a.{kind}"
+    path.write_bytes(b'{"text": "caf\xe9 au lait"}' if kind == "jsonl" else b"caf\xe9 au lait")
+    with pytest.raises(ValueError, match="--errors replace|not a line of JSON"):
+        list(read_file(path, path.name))
+    (document,) = read_file(path, path.name, "replace")
+    assert document.text.strip() == "caf\ufffd au lait"

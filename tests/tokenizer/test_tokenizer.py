@@ -112,3 +112,13 @@ def test_files_are_trained_on_as_their_texts_are(tmp_path, texts):
     paths[0].write_bytes(b"ok \xff")
     with pytest.raises(ValueError, match=r"0\.txt is not UTF-8: byte 3"):
         Tokenizer.train_files(paths, 300)
+
+
+def test_a_template_is_a_row_of_parts(tokenizer):
+    """What a user writes can look like a control token, and stays text: the template's own are ids, never spelled."""
+    end = tokenizer.eot_token
+    ids = tokenizer.encode_parts(["hello", end, "<|endoftext|>", end])
+    assert ids == [*tokenizer.encode("hello"), end, *tokenizer.encode_ordinary("<|endoftext|>"), end]
+    assert ids.count(end) == 2 and tokenizer.encode_parts([]) == []
+    with pytest.raises(ValueError, match="no token has the id 99999"):
+        tokenizer.encode_parts(["a", 99_999])

@@ -22,8 +22,8 @@ class StreamWriter:
     """Writes a stream as `<prefix>-00000-of-00002.bin`, ...; under hidden names until all of it is on disk.
 
     As a context manager: an error, also a full disk, removes what was written and leaves an older stream of the same
-    prefix untouched. Ctrl+C and a kill leave the shards that were full; `resume` finds them and goes on behind them,
-    for a caller who knows that they were made of the same documents.
+    prefix untouched. With `resume`, whatever is neither the disk's nor the text's fault leaves the shards that were
+    full, and these are found and gone on from: for a caller who knows that they were made of the same documents.
     """
 
     def __init__(
@@ -99,7 +99,8 @@ class StreamWriter:
                     self._show()
         finally:
             self.writer.abandon()
-            stopped = self.resume and kind is not None and not issubclass(kind, Exception)  # by Ctrl+C
+            # full shards stay for whoever resumes, unless the disk is full or the text is at fault
+            stopped = self.resume and kind is not None and not issubclass(kind, OSError | ValueError)
             for path in self.hidden[-1:] if stopped else self.hidden:
                 path.unlink(missing_ok=True)
 

@@ -54,7 +54,7 @@ def decoded(path: Path, errors: Errors) -> Iterator[str]:
             except UnicodeDecodeError as error:
                 at = consumed - pending + error.start
                 raise NotTextError(
-                    f"{path} is not UTF-8 text (byte {at:,}: {error.reason}); save it as UTF-8, or try --errors replace",
+                    f"{path} is not UTF-8 text (byte {at:,}: {error.reason}); save it so, or try --errors replace",
                     "not-utf-8",
                 ) from None
             if "\0" in text:

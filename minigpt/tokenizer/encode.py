@@ -5,6 +5,7 @@ sentence a dict is the fastest memory there is; for a megabyte, arrays are: `spl
 looks all of them up, `merge_words` merges all new ones, and no line of Python runs once per word.
 """
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain, count, islice
@@ -21,7 +22,7 @@ from minigpt.tokenizer.word_index import WordIndex
 
 SHORT = 8000               # characters; in longer texts the arrays win
 MOST_REMEMBERED = 1 << 20  # different pre-tokens, some 100 bytes each; 100 MB of source code have 500,000
-LONGEST_REMEMBERED = 64    # bytes; longer ones hardly ever return, and would fill the memory with ids
+LONGEST_REMEMBERED = 64    # bytes, or characters; longer ones hardly ever return
 LONGEST_ROW = 200          # bytes; beyond, searching the whole pre-token for every merge costs more than a heap
 LONGEST_SIDE_BY_SIDE = 32  # bytes; words are merged side by side in rounds, of which a longer word needs more
 TOGETHER = 16              # pieces whose new words are merged at once: the more, the less each costs
@@ -137,20 +138,32 @@ class ArrayEncoder:
         self.ranks, self.rules = ranks, rules
         self.whole = words.whole
         self.byte_ids = np.array(words.byte_ids, np.int32)
+        self.lock = threading.RLock()
         self.clear()
 
     def clear(self) -> None:
-        self.index = WordIndex(LONGEST_REMEMBERED)
-        self.lengths, self.starts = Growing(np.int32), Growing(np.int64)  # word -> its ids in `store`
-        self.store = Growing(np.int32)
+        with self.lock:
+            self.index = WordIndex(LONGEST_REMEMBERED)
+            self.lengths, self.starts = Growing(np.int32), Growing(np.int64)  # word -> its ids in `store`
+            self.store = Growing(np.int32)
 
-    def encode(self, batches: Iterable[Sequence[str]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def encode(self, batches: Iterable[Sequence[str]]) -> list[tuple[np.ndarray, np.ndarray]]:
         """(the ids of one text after the other, how many each has) of each batch: (ids,) int32, (texts,) int64.
 
-        The words that are new in any of the batches are merged together.
+        The words that are new in any of the batches are merged together. Threads take turns.
         """
-        if self.index.count > MOST_REMEMBERED:
-            self.clear()
+        with self.lock:
+            if self.index.count > MOST_REMEMBERED or self.store.used > 8 * MOST_REMEMBERED:
+                self.clear()
+            try:
+                placed = self._placed(batches)
+            except BaseException:
+                self.clear()  # numbers without ids would stay
+                raise
+            return [self._ids_and_counts(*one) for one in placed]
+
+    def _placed(self, batches: Iterable[Sequence[str]]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(the number of each word, how many words each text has) of each batch; all numbers have their ids."""
         placed, spelled, lengths = [], [], []
         for texts in batches:
             words, words_per_text = pre_tokens(texts, self.rules)
@@ -160,11 +173,13 @@ class ArrayEncoder:
             spelled.append(fresh.bytes())
             lengths.append(fresh.lengths)
         self._learn(np.concatenate(spelled), np.concatenate(lengths))
-        for numbers, words_per_text in placed:
-            counts = self.lengths.all.take(numbers)
-            ids = self._ids_of(numbers, counts)
-            ends = np.append(0, counts.cumsum())[words_per_text.cumsum()] if len(words_per_text) > 1 else [len(ids)]
-            yield ids, np.diff(ends, prepend=0)
+        return placed
+
+    def _ids_and_counts(self, numbers: np.ndarray, words_per_text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        counts = self.lengths.all.take(numbers)
+        ids = self._ids_of(numbers, counts)
+        ends = np.append(0, counts.cumsum())[words_per_text.cumsum()] if len(words_per_text) > 1 else [len(ids)]
+        return ids, np.diff(ends, prepend=0)
 
     def _ids_of(self, numbers: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """The ids of each word, one word after the other. Most words are one token: the rest is put between."""

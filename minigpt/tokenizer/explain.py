@@ -19,7 +19,7 @@ def explain(tokenizer: Tokenizer, text: str, *, colour: bool) -> str:
 
     Source: the merges are found as in `merge.merge_short`, one at a time.
     """
-    splitter = Splitter(tokenizer.pattern)
+    splitter, text = Splitter(tokenizer.pattern), tokenizer.normalised(text)
     words = [word for piece in splitter.pieces(text) for word in splitter.split(piece)]
     ids = tokenizer.encode_ordinary(text)
     n_bytes = len("".join(words).encode())

@@ -144,7 +144,9 @@ class Splitter:
         self.known = pattern in KNOWN
 
     def pieces(self, text: str) -> Iterator[str]:
-        """The repaired text in pieces that may be split one by one: of bounded size if the pattern is known."""
+        """The repaired text in pieces that may be split one by one: of bounded size if the pattern is known and the
+        text has single spaces or line ends in it.
+        """
         text = repair_surrogates(text)
         start = 0
         while self.known and len(text) - start > PIECE and (seam := SEAM.search(text, start + PIECE)):

@@ -1,4 +1,4 @@
-"""The text of files, in pieces that may be counted as if each were a text: no file is held whole."""
+"""The text of files, in pieces that may be counted as if each were a text: of one with seams, little is held."""
 
 import codecs
 from collections.abc import Iterable, Iterator

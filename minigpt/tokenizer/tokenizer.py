@@ -157,7 +157,16 @@ class Tokenizer:
         huggingface.write(self.vocabulary, Path(folder))
 
     def to_tiktoken(self, path: str | Path) -> None:
-        """Write a rank file. It holds neither the pattern nor the special tokens."""
+        """Write a rank file. It holds neither the pattern nor the special tokens.
+
+        Raises: ValueError if tiktoken, which merges any two tokens that are one together, would give other ids.
+        """
+        for i, token in self.vocabulary.tokens.items():
+            if not self.vocabulary.whole_words and self._encoder.words.encode_bytes(token) != [i]:
+                raise ValueError(
+                    f"token {i}, {token!r}, never comes out of this tokenizer's merges, but would out of tiktoken's: a "
+                    "rank file would give other ids. Save it with save() instead."
+                )
         tiktoken_file.write(self.vocabulary, Path(path))
 
     def save_gpt2(self, folder: str | Path) -> None:
@@ -192,24 +201,26 @@ class Tokenizer:
 
     def encode_ordinary(self, text: str) -> list[int]:
         """Ids of `text`, in which special tokens are never seen: their spelling is plain characters."""
-        stretches = self._encoder.stretches(self._normalised(text))
+        stretches = self._encoder.stretches(self.normalised(text))
         return list(chain.from_iterable(x if isinstance(x, list) else x.tolist() for x in stretches))
 
     def encode_to_numpy(self, text: str) -> np.ndarray:
         """As `encode_ordinary`, for text of any length: uint16 if every id fits, otherwise uint32."""
         dtype = np.uint16 if self.n_vocab <= 1 << 16 else np.uint32
-        stretches = self._encoder.stretches(self._normalised(text))
+        stretches = self._encoder.stretches(self.normalised(text))
         return np.concatenate([np.asarray(stretch, dtype) for stretch in stretches])
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         """`encode` of each text; short texts are encoded together, which is several times as fast."""
-        checked = (self._normalised(self._refused(text)) for text in texts)
+        if isinstance(texts, str):  # an iterable of one-letter texts to Python, and never what was meant
+            raise ValueError("texts must be an iterable of texts: pass [text] for a single one")
+        checked = (self.normalised(self._refused(text)) for text in texts)
         return [ids.tolist() for ids in self._encoder.batch(checked)]
 
     def encode_batch_to_numpy(self, texts: Iterable[str]) -> list[np.ndarray]:
         """`encode_to_numpy` of each text."""
         dtype = np.uint16 if self.n_vocab <= 1 << 16 else np.uint32
-        return [ids.astype(dtype) for ids in self._encoder.batch(map(self._normalised, texts))]
+        return [ids.astype(dtype) for ids in self._encoder.batch(map(self.normalised, texts))]
 
     def encode_parts(self, parts: Iterable[str | int]) -> list[int]:
         """Ids of texts and special tokens in a row, the latter given as ids: what a chat template is made of.
@@ -231,19 +242,20 @@ class Tokenizer:
         A token may begin or end inside a character: then it covers that one too. The offsets are those of the
         text as it is encoded: in normal form C where the tokenizer asks for that.
         """
-        text = repair_surrogates(self._normalised(text))
+        text = repair_surrogates(self.normalised(text))
         ids = self.encode_ordinary(text)
         return ids, character_spans(text, self._decoder.lengths_of(ids)[1])
 
     def count(self, text: str) -> int:
         """How many tokens `text` is."""
-        return sum(map(len, self._encoder.stretches(self._normalised(text))))
+        return sum(map(len, self._encoder.stretches(self.normalised(text))))
 
     def clear_cache(self) -> None:
         """Forget the words seen so far: their memory is freed, and the next text is encoded as if it were the first."""
         self._encoder.clear()
 
-    def _normalised(self, text: str) -> str:
+    def normalised(self, text: str) -> str:
+        """The text as it is encoded: in normal form C where the tokenizer asks for that (Qwen's)."""
         return unicodedata.normalize(kind, text) if (kind := self.vocabulary.normalization) else text
 
     def _refused(self, text: str) -> str:

@@ -75,35 +75,47 @@ def _prepare_once(run: RunConfig, folder: Path) -> dict[str, float]:
     aside = folder.with_name(f".{folder.name}.unfinished")
     begun = aside / "begun.json"
     corpus = open_corpus(run.corpus)  # finds most mistakes before anything is written
-    if not begun.exists() or read_json(begun) != recipe:
+    kept = corpus.report
+    made_from = {"recipe": recipe, "train": asdict(kept.train), "val": asdict(kept.val)}
+    if not begun.exists() or read_json(begun) != made_from:
         shutil.rmtree(aside, ignore_errors=True)
         tokenizer = _tokenizer(run, corpus)
     try:
         if not begun.exists():
             aside.mkdir(parents=True)
             tokenizer.save(aside)
-            write_json(begun, recipe)
+            write_json(begun, made_from)
         tokenizer = Tokenizer.load(aside)
-        kept, workers = corpus.report, run.batches.workers or os.cpu_count() or 1
+        workers = run.batches.workers or os.cpu_count() or 1
         for side, documents, size in (("val", corpus.val(), kept.val), ("train", corpus.train(), kept.train)):
-            tokenize_corpus(documents, tokenizer, aside, side, progress=True, characters=size.characters,
-                            processes=workers, resume=True)  # fmt: skip
+            if not _is_written(aside, side, tokenizer):
+                tokenize_corpus(documents, tokenizer, aside, side, progress=True, characters=size.characters,
+                                processes=workers, resume=True)  # fmt: skip
         compressed = compressed_size(document.text for document in corpus.val())
         write_json(aside / RECEIPT, {"recipe": recipe, "compressed": compressed})
         begun.unlink()
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(aside, folder)
-    except Exception:
-        shutil.rmtree(aside, ignore_errors=True)  # what a full disk or a mistake left; Ctrl+C and a kill leave it
+    except (OSError, ValueError):
+        shutil.rmtree(aside, ignore_errors=True)  # what a full disk or a mistake left; whatever else came, it stays
         raise
     return compressed
+
+
+def _is_written(folder: Path, side: str, tokenizer: Tokenizer) -> bool:
+    """Whether an interrupted preparation had completed this side."""
+    try:
+        return bool(open_shards(folder, side, tokenizer.fingerprint, tokenizer.n_vocab))
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 def _recipe(run: RunConfig) -> dict[str, Any]:
     """What decides the tokens: the same recipe gives the same shards, to the last byte."""
     python = platform.python_version() if run.corpus.data == "python" else None
+    named = run.tokenizer.tokenizer and Tokenizer.load(run.tokenizer.tokenizer).fingerprint
     return {"corpus": asdict(run.corpus), "tokenizer": asdict(run.tokenizer), "init": run.init,
-            "vocab_size": run.model.vocab_size, "python": python}  # fmt: skip
+            "vocab_size": run.model.vocab_size, "python": python, "fingerprint": named}  # fmt: skip
 
 
 def _tokenizer(run: RunConfig, corpus: Corpus) -> Tokenizer:

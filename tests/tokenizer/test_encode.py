@@ -1,6 +1,8 @@
 """The fast encoders against the twin and each other; huge pre-tokens; the bounded memory."""
 
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import pytest
@@ -112,7 +114,47 @@ def test_a_hundred_thousand_of_one_thing_are_quick_and_right(tokenizer, unit):
     ids = tokenizer.encode_ordinary(text)
     assert time.process_time() - start < 5  # 0.1 s on a quiet machine
     assert tokenizer.decode(ids) == text
-    assert tokenizer.encode_ordinary(text[:200]) == next(tokenizer._encoder.arrays.encode([[text[:200]]]))[0].tolist()
+    assert tokenizer.encode_ordinary(text[:200]) == tokenizer._encoder.arrays.encode([[text[:200]]])[0][0].tolist()
+
+
+def test_threads_may_share_a_tokenizer(tokenizer, texts, monkeypatch):
+    """A server has one, and tiktoken's may be shared; what one thread learns must not be another's ids."""
+    monkeypatch.setattr(encode, "SHORT", -1)
+    some = [text[i : i + 3000] for text in texts for i in range(0, len(text), 3000)] * 3
+    expected = [Tokenizer(tokenizer.vocabulary).encode_ordinary(text) for text in some]
+    switching = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            for _ in range(3):
+                tokenizer.clear_cache()
+                assert list(pool.map(tokenizer.encode_ordinary, some)) == expected
+    finally:
+        sys.setswitchinterval(switching)
+
+
+def test_an_interruption_leaves_a_tokenizer_that_works(tokenizer, texts, monkeypatch):
+    """Ctrl+C in a notebook comes between a word's number and its ids; the next text must not pay for it."""
+    text = texts[0][:20_000]
+    expected = tokenizer.encode_ordinary(text)
+    tokenizer.clear_cache()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(encode, "merge_words", interrupted)
+        tokenizer.encode_ordinary(text)
+    assert tokenizer.encode_ordinary(text) == expected
+
+
+def interrupted(*arguments):
+    raise KeyboardInterrupt
+
+
+def test_huge_words_do_not_fill_the_memory(monkeypatch):
+    """They are new each time, and few: their ids would stay for ever if only words were counted."""
+    monkeypatch.setattr(encode, "MOST_REMEMBERED", 1000)
+    tokenizer = Tokenizer.bytes_only()
+    for _ in range(5):
+        assert len(tokenizer.encode_ordinary("x" * 20_000)) == 20_000
+    assert tokenizer._encoder.arrays.store.used <= 20_000
 
 
 def test_what_is_remembered_is_bounded(monkeypatch):

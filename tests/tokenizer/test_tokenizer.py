@@ -122,3 +122,20 @@ def test_a_template_is_a_row_of_parts(tokenizer):
     assert ids.count(end) == 2 and tokenizer.encode_parts([]) == []
     with pytest.raises(ValueError, match="no token has the id 99999"):
         tokenizer.encode_parts(["a", 99_999])
+
+
+def test_one_text_is_not_a_batch(tokenizer):
+    """To Python it is an iterable of one-letter texts."""
+    with pytest.raises(ValueError, match=r"pass \[text\]"):
+        tokenizer.encode_batch("hello")
+
+
+def test_a_rank_file_that_would_give_other_ids_is_refused(tmp_path):
+    """bc, ab, ab + c: our merges of "abc" give a and bc; tiktoken would make the token abc of those two."""
+    tokens = {**Tokenizer.bytes_only().vocabulary.tokens, 256: b"bc", 257: b"ab", 258: b"abc"}
+    merges = [(*b"bc", 256), (*b"ab", 257), (257, ord("c"), 258)]
+    tokenizer = Tokenizer(Vocabulary(tokens=tokens, merges=merges, special={}, pattern="(?s:.+)"))
+    assert tokenizer.encode("abc") == [97, 256]
+    with pytest.raises(ValueError, match="token 258, b'abc', never comes out"):
+        tokenizer.to_tiktoken(tmp_path / "ranks")
+    assert not list(tmp_path.iterdir())

@@ -117,6 +117,8 @@ def _parse(content: Mapping[str, Any], config: Mapping[str, Any]) -> Vocabulary:
         if model.get(key):
             raise ValueError(f"its model sets {key!r}, which byte-level BPE does not have")
     added = [typed(token, dict, "an added token") for token in field(content, "added_tokens", list)]
+    for token in added:
+        _check_added(token)
     special = {field(token, "content", str): field(token, "id", int) for token in added}
     special_ids = set(special.values())  # GPT-2 lists them in the vocabulary as well
     ids = token_ids(field(model, "vocab", dict))
@@ -129,6 +131,16 @@ def _parse(content: Mapping[str, Any], config: Mapping[str, Any]) -> Vocabulary:
         normalization=_parse_normalizer(content.get("normalizer")),
         whole_words=typed(model.get("ignore_merges", False), bool, "'ignore_merges'"),
     )
+
+
+def _check_added(token: Mapping[str, Any]) -> None:
+    """Refuse what Hugging Face would find in ordinary text, or with the spaces around it: here nothing is."""
+    name = field(token, "content", str)
+    for key in ("lstrip", "rstrip", "single_word"):
+        if token.get(key):
+            raise ValueError(f"its added token {name!r} sets {key!r}, which changes the ids of the text around it")
+    if not token.get("special", True) and not (name.startswith(("<", "[")) and name.endswith((">", "]"))):
+        raise ValueError(f"its added token {name!r} is not special: it would be looked for in ordinary text")
 
 
 def _parse_merge(merge: object, ids: Mapping[str, int]) -> Merge:

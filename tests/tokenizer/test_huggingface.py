@@ -185,6 +185,8 @@ REFUSED = {
     "'vocab' should be of type dict, but is list": lambda c: c["model"].update(vocab=[]),
     "the id of 'a' should be of type int, but is str": lambda c: c["model"]["vocab"].update(a="97"),
     "an added token should be of type dict": lambda c: c.update(added_tokens=["<|endoftext|>"]),
+    "sets 'lstrip', which changes": lambda c: c["added_tokens"][0].update(lstrip=True),
+    "'   ' is not special": lambda c: c["added_tokens"].append({"id": 1000, "content": "   ", "special": False}),
     "names 'zzzz', which is not in the vocabulary": lambda c: c["model"]["merges"].append("zzzz a"),
     "'a b c' is no merge": lambda c: c["model"]["merges"].append("a b c"),
     "42 is no merge": lambda c: c["model"]["merges"].append(42),

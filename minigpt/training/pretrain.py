@@ -76,7 +76,8 @@ def _prepare_once(run: RunConfig, folder: Path) -> dict[str, float]:
     begun = aside / "begun.json"
     corpus = open_corpus(run.corpus)  # finds most mistakes before anything is written
     kept = corpus.report
-    made_from = {"recipe": recipe, "train": asdict(kept.train), "val": asdict(kept.val)}
+    named = run.tokenizer.tokenizer and Tokenizer.load(run.tokenizer.tokenizer).fingerprint
+    made_from = {"recipe": recipe, "train": asdict(kept.train), "val": asdict(kept.val), "tokenizer": named}
     if not begun.exists() or read_json(begun) != made_from:
         shutil.rmtree(aside, ignore_errors=True)
         tokenizer = _tokenizer(run, corpus)
@@ -113,9 +114,8 @@ def _is_written(folder: Path, side: str, tokenizer: Tokenizer) -> bool:
 def _recipe(run: RunConfig) -> dict[str, Any]:
     """What decides the tokens: the same recipe gives the same shards, to the last byte."""
     python = platform.python_version() if run.corpus.data == "python" else None
-    named = run.tokenizer.tokenizer and Tokenizer.load(run.tokenizer.tokenizer).fingerprint
     return {"corpus": asdict(run.corpus), "tokenizer": asdict(run.tokenizer), "init": run.init,
-            "vocab_size": run.model.vocab_size, "python": python, "fingerprint": named}  # fmt: skip
+            "vocab_size": run.model.vocab_size, "python": python}  # fmt: skip
 
 
 def _tokenizer(run: RunConfig, corpus: Corpus) -> Tokenizer:

@@ -59,6 +59,16 @@ def test_data_is_prepared_once_and_again_only_for_another_recipe(run, tmp_path):
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run" / "data").iterdir()} != made
 
 
+def test_prepared_data_does_not_need_the_tokenizer_it_was_made_with(run, tmp_path):
+    """The run's folder holds a copy; the folder that --tokenizer named may be gone when the run is resumed."""
+    named = tmp_path / "named"
+    pretrain.Tokenizer.bytes_only().save(named)
+    run = replace(run, tokenizer=replace(run.tokenizer, tokenizer=str(named)))
+    pretrain.prepare_data(run, ALONE)
+    named.rename(tmp_path / "gone")
+    assert pretrain.prepare_data(run, ALONE).tokenizer.n_vocab == 256
+
+
 def test_the_same_input_gives_the_same_bytes(run, tmp_path):
     """Tokens, borders, receipt: a second machine must be able to check the first."""
     contents = []

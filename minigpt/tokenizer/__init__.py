@@ -10,6 +10,7 @@ Read the files in this order:
     naive.py          all of BPE in its plainest form: the specification that the fast files are held to
     unicode_classes.py  what is a letter? pinned, so that an upgrade of a library never changes ids
     patterns.py       where a text is cut into pre-tokens before any merging
+    character_classes.py    a letter, a number, a space? looked up for a whole text at once
     arrays.py         three things that numpy lacks for this room
     word_index.py     which of the words seen before is this one? for a hundred thousand at a time
     split.py          where pre-tokens start, for all characters at once, without a regular expression

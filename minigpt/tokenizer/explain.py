@@ -6,7 +6,8 @@
 from collections.abc import Iterator
 from itertools import cycle, pairwise
 
-from minigpt.tokenizer.merge import Ranks, rank_table
+from minigpt.tokenizer.encode import WordEncoder
+from minigpt.tokenizer.merge import Ranks
 from minigpt.tokenizer.patterns import Splitter, name_of
 from minigpt.tokenizer.tokenizer import Tokenizer
 
@@ -39,15 +40,13 @@ def explain(tokenizer: Tokenizer, text: str, *, colour: bool) -> str:
 
 def _merges(tokenizer: Tokenizer, words: list[str], colour: bool) -> Iterator[str]:
     """A line per step and word."""
-    vocabulary = tokenizer.vocabulary
-    ranks, made = rank_table(vocabulary.merges)
-    byte_ids = [vocabulary.id_of[bytes([byte])] for byte in range(256)]
+    encoder = WordEncoder(tokenizer.vocabulary)
     for word in words[:MOST]:
-        if vocabulary.whole_words and word.encode() in vocabulary.id_of:
+        if word.encode() in encoder.whole:
             yield f"  {'whole':>8}  {visible(word.encode())}"
             continue
         yield f"  {'':>8}  {pieces([visible(bytes([byte])) for byte in word.encode()], colour)}"
-        for rank, ids in steps([byte_ids[byte] for byte in word.encode()], ranks, made):
+        for rank, ids in steps([encoder.byte_ids[byte] for byte in word.encode()], encoder.ranks, encoder.made):
             yield f"  {rank:>8,}  {pieces([visible(tokenizer.token_bytes(i)) for i in ids], colour)}"
     if len(words) > MOST:
         yield f"  ... and {len(words) - MOST} more"

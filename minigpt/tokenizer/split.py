@@ -11,20 +11,27 @@ A text may be many documents with an END between them: no pre-token crosses it, 
 """
 
 from collections.abc import Sequence
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
-from minigpt.tokenizer import unicode_classes
+from minigpt.tokenizer.character_classes import (
+    APOSTROPHE,
+    BLANK,
+    END,
+    KIND,
+    LETTER,
+    NEWLINE,
+    NUMBER,
+    OTHER,
+    SPACE,
+    VISIBLE,
+    WHITE,
+    classes,
+)
 from minigpt.tokenizer.patterns import CL100K, GPT2, MINBPE_GPT4, NANOCHAT, O200K, QWEN2, TIKTOKEN_CL100K
 from minigpt.tokenizer.split_o200k import capitals, cases, settle_marks, suffixes
 from minigpt.tokenizer.word_index import PADDING, Words
-
-LETTER, NUMBER, OTHER, SPACE, NEWLINE, BLANK, APOSTROPHE, END = (1 << i for i in range(8))
-WHITE = SPACE | NEWLINE | BLANK  # the blank, \n and \r, and all other white space
-VISIBLE = LETTER | NUMBER | OTHER
-KIND = VISIBLE | END             # of two neighbours: equal where no border is between them
 
 
 class Rules(NamedTuple):
@@ -49,15 +56,6 @@ RULES: dict[str, Rules] = {
     NANOCHAT: _LIKE_CL100K._replace(digits=2),
     O200K: _LIKE_CL100K._replace(by_case=True),
 }
-
-
-@cache
-def _class_tables() -> tuple[bytes, np.ndarray]:
-    """The class of each ASCII character, as `bytes.translate` wants it, and of each code point."""
-    table = unicode_classes.table_of({"L": LETTER, "N": NUMBER, "s": BLANK}, OTHER)
-    table[ord(" ")], table[ord("'")] = SPACE, OTHER | APOSTROPHE
-    table[[ord("\n"), ord("\r")]] = NEWLINE
-    return table[:256].tobytes(), table
 
 
 def rules_of(pattern: str) -> Rules | None:
@@ -90,18 +88,6 @@ def _code_points(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le"), np.uint32)
 
 
-def classes(chars: np.ndarray) -> np.ndarray:
-    """The class of each character between two ENDs: (n,) -> (n + 2,)."""
-    ascii_table, table = _class_tables()
-    found = np.empty(len(chars) + 2, np.uint8)
-    if chars.dtype == np.uint8:
-        found[1:-1] = np.frombuffer(chars.tobytes().translate(ascii_table), np.uint8)
-    else:
-        table.take(chars, out=found[1:-1], mode="clip")
-    found[0] = found[-1] = END
-    return found
-
-
 def starts(chars: np.ndarray, of: np.ndarray, rules: Rules) -> np.ndarray:
     """Indices of the characters that begin a pre-token, and of the ENDs inside the text.
 
@@ -109,7 +95,7 @@ def starts(chars: np.ndarray, of: np.ndarray, rules: Rules) -> np.ndarray:
     """
     if rules.by_case:
         case = cases(chars)
-        settle_marks(chars, of, case, (LETTER, OTHER, SPACE, NEWLINE))
+        settle_marks(chars, of, case)
     before, here, after = of[:-2], of[1:-1], of[2:]
     kind = of & KIND
     start = (kind[1:-1] != kind[:-2]) | (here == END)  # where the kind changes: all white space is of one kind
@@ -124,7 +110,7 @@ def starts(chars: np.ndarray, of: np.ndarray, rules: Rules) -> np.ndarray:
     at, lengths = _contractions(chars, here, apostrophes, rules)
     if rules.by_case:
         word = (before[at] & LETTER) != 0
-        capitals(start, of, case, suffixes(start, at[word], lengths[word]), LETTER)
+        capitals(start, of, case, suffixes(start, at[word], lengths[word]))
     else:
         start[at + 1] = False
         start[(at + lengths)[at + lengths < len(start)]] = True

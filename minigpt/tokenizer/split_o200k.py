@@ -13,36 +13,29 @@ import numpy as np
 
 from minigpt.tokenizer import unicode_classes
 from minigpt.tokenizer.arrays import every_other
+from minigpt.tokenizer.character_classes import LETTER, NEWLINE, OTHER, SPACE, Tables, looked_up, tables_of
 
 UPPER, LOWER, BOTH, COMBINING = 1, 2, 4, 8
 
 
 @cache
-def _case_tables() -> tuple[bytes, np.ndarray]:
+def _case_tables() -> Tables:
     values = {"Lu": UPPER, "Lt": UPPER, "Ll": LOWER, "Lm": BOTH, "Lo": BOTH, "M": BOTH | COMBINING}
-    table = unicode_classes.table_of(values, 0)
-    return table[:256].tobytes(), table
+    return tables_of(unicode_classes.table_of(values, 0))
 
 
 def cases(chars: np.ndarray) -> np.ndarray:
     """The case of each character between two zeros: (n,) -> (n + 2,)."""
-    ascii_table, table = _case_tables()
-    found = np.zeros(len(chars) + 2, np.uint8)
-    if chars.dtype == np.uint8:
-        found[1:-1] = np.frombuffer(chars.tobytes().translate(ascii_table), np.uint8)
-    else:
-        table.take(chars, out=found[1:-1], mode="clip")
-    return found
+    return looked_up(chars, _case_tables(), 0)
 
 
-def settle_marks(chars: np.ndarray, of: np.ndarray, case: np.ndarray, classes: tuple[int, int, int, int]) -> None:
+def settle_marks(chars: np.ndarray, of: np.ndarray, case: np.ndarray) -> None:
     """Say of each combining mark behind a mark, and each slash behind a line end, what it is; in place, in `of`.
 
     A mark that is alone, with no space before it, belongs to the word behind it, and a combining mark begins that word.
     Else marks and combining marks are one run. Line ends behind marks take slashes along, as if those were line ends.
     One after the other, since each may decide the next; both are rare.
     """
-    LETTER, OTHER, SPACE, NEWLINE = classes
     combining = (case[1:-1] & COMBINING) != 0
     of[1:-1][combining] = LETTER                              # unless it turns out otherwise
     slash = chars == ord("/")
@@ -78,9 +71,9 @@ def suffixes(start: np.ndarray, at: np.ndarray, lengths: np.ndarray) -> np.ndarr
     return np.concatenate((at + 1, at[lengths == 3] + 2))
 
 
-def capitals(start: np.ndarray, of: np.ndarray, case: np.ndarray, inside: np.ndarray, letter: int) -> None:
+def capitals(start: np.ndarray, of: np.ndarray, case: np.ndarray, inside: np.ndarray) -> None:
     """A start at each capital that begins another word; none inside of a contraction."""
-    word = (of & letter) != 0
+    word = (of & LETTER) != 0
     upper, lower, both = (((case & bit) != 0) & word for bit in (UPPER, LOWER, BOTH))
     start |= upper[1:-1] & lower[:-2]
     start[inside] = False

@@ -206,9 +206,8 @@ class Tokenizer:
 
     def encode_to_numpy(self, text: str) -> np.ndarray:
         """As `encode_ordinary`, for text of any length: uint16 if every id fits, otherwise uint32."""
-        dtype = np.uint16 if self.n_vocab <= 1 << 16 else np.uint32
         stretches = self._encoder.stretches(self.normalised(text))
-        return np.concatenate([np.asarray(stretch, dtype) for stretch in stretches])
+        return np.concatenate([np.asarray(stretch, self._dtype) for stretch in stretches])
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         """`encode` of each text; short texts are encoded together, which is several times as fast."""
@@ -219,8 +218,7 @@ class Tokenizer:
 
     def encode_batch_to_numpy(self, texts: Iterable[str]) -> list[np.ndarray]:
         """`encode_to_numpy` of each text."""
-        dtype = np.uint16 if self.n_vocab <= 1 << 16 else np.uint32
-        return [ids.astype(dtype) for ids in self._encoder.batch(map(self.normalised, texts))]
+        return [ids.astype(self._dtype) for ids in self._encoder.batch(map(self.normalised, texts))]
 
     def encode_parts(self, parts: Iterable[str | int]) -> list[int]:
         """Ids of texts and special tokens in a row, the latter given as ids: what a chat template is made of.
@@ -296,6 +294,11 @@ class Tokenizer:
     def n_vocab(self) -> int:
         """The highest id plus one, special tokens included."""
         return self.vocabulary.size
+
+    @property
+    def _dtype(self) -> type[np.unsignedinteger]:
+        """The narrowest that holds every id."""
+        return np.uint16 if self.n_vocab <= 1 << 16 else np.uint32
 
     @property
     def eot_token(self) -> int | None:

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from minigpt.tokenizer import patterns, split, split_o200k, unicode_classes
+from minigpt.tokenizer import character_classes, patterns, split_o200k, unicode_classes
 from minigpt.tokenizer.byte_alphabet import to_letters
 from minigpt.tokenizer.patterns import PATTERNS
 
@@ -95,7 +95,7 @@ def test_every_code_point_has_the_peers_ids_where_the_classes_are_the_peers(asse
     expressions = {name: r"\s" if name == "s" else rf"\p{{{name}}}" for name in unicode_classes.CATEGORIES}
     theirs = {name: classed_by_tiktoken(expression) for name, expression in expressions.items()}
     ranges = {name: [(ord(c), ord(c)) for c in sorted(known)] for name, known in theirs.items()}
-    caches = (unicode_classes.pinned, split._class_tables, split_o200k._case_tables, patterns._compiled)
+    caches = (unicode_classes.pinned, character_classes._class_tables, split_o200k._case_tables, patterns._compiled)
     for cache in caches:
         cache.cache_clear()
     with monkeypatch.context() as patch:

@@ -1,10 +1,6 @@
 """Documents to one stream of tokens, and the borders between them."""
 
-import signal
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +9,7 @@ from tqdm import tqdm
 
 from minigpt.batches.shards import SHARD_TOKENS, StreamWriter
 from minigpt.corpus.document import Document
+from minigpt.runtime.workers import in_order
 
 TOGETHER = 1 << 21   # characters encoded in one call: short documents cost a third of what they cost alone
 WORTH_IT = 1 << 24   # characters for each further process: starting one takes as long as encoding a few million
@@ -35,7 +32,8 @@ def pack(pieces: Iterable[Document], tokenizer: Encoder, processes: int = 1) -> 
     the end-of-text token and, on request, the attention mask. The number of processes changes nothing.
     """
     starts = True
-    for group, encoded in _encoded(_groups(pieces), tokenizer, processes):
+    groups = ((group, [piece.text for piece in group]) for group in _groups(pieces))
+    for group, encoded in in_order(tokenizer.encode_batch_to_numpy, groups, processes):
         for piece, ids in zip(group, encoded, strict=True):
             if piece.ends and tokenizer.eot_token is not None:
                 ids = np.append(ids, np.asarray(tokenizer.eot_token, ids.dtype))
@@ -53,43 +51,6 @@ def _groups(pieces: Iterable[Document]) -> Iterator[list[Document]]:
             group, characters = [], 0
     if group:
         yield group
-
-
-def _encoded(
-    groups: Iterable[list[Document]], tokenizer: Encoder, processes: int
-) -> Iterator[tuple[list[Document], list[np.ndarray]]]:
-    """Each group and its ids, in the order of the groups; a few groups per process are under way at a time."""
-    if processes == 1:
-        yield from ((group, tokenizer.encode_batch_to_numpy([piece.text for piece in group])) for group in groups)
-        return
-    context = get_context("spawn")  # a fork would copy whatever threads hold at the moment
-    waiting: deque[tuple[list[Document], Future]] = deque()
-    with ProcessPoolExecutor(processes, context, initializer=_start_worker, initargs=(tokenizer,)) as pool:
-        try:
-            for group in groups:
-                waiting.append((group, pool.submit(_encode_in_worker, [piece.text for piece in group])))
-                if len(waiting) > 2 * processes:
-                    group, future = waiting.popleft()
-                    yield group, future.result()
-            while waiting:
-                group, future = waiting.popleft()
-                yield group, future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-_worker_tokenizer: Encoder | None = None  # of a worker process
-
-
-def _start_worker(tokenizer: Encoder) -> None:
-    global _worker_tokenizer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches all processes; the one that waits for us decides
-    _worker_tokenizer = tokenizer
-
-
-def _encode_in_worker(texts: list[str]) -> list[np.ndarray]:
-    assert _worker_tokenizer is not None, "a worker starts with its tokenizer"
-    return _worker_tokenizer.encode_batch_to_numpy(texts)
 
 
 def tokenize_corpus(

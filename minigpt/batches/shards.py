@@ -14,6 +14,7 @@ import numpy as np
 
 from minigpt.batches.shard_file import CURE, Shard, ShardWriter, read_shard
 from minigpt.runtime.checkpoint import sync
+from minigpt.tokenizer.arrays import id_type
 
 SHARD_TOKENS = 100_000_000  # 200 MB with two bytes a token: few files, and none too large to copy
 
@@ -38,7 +39,7 @@ class StreamWriter:
     ) -> None:
         self.folder, self.prefix, self.resume = Path(folder), prefix, resume
         self.fingerprint, self.shard_tokens = fingerprint, shard_tokens
-        self.dtype = np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
+        self.dtype = np.dtype(id_type(vocab_size))
         self.hidden: list[Path] = []
         self.paths: list[Path] = []  # the finished shards, once the context has ended
         self.begun = 0               # documents in the shards that were found

@@ -14,6 +14,7 @@ Read the files in this order:
     files.py             one file to documents: text, HTML, JSON lines, Parquet
     sources.py           --data to files: a folder, a glob, a URL, hf:NAME
     clean.py             one spelling for equal text; what drops a document, rule after rule
+    stamps.py            whether the files of a corpus are those that it was made from
     split.py             which side a document is on, and why it stays there
 
 Cleaning worth the name, each asked for by a switch; the text may be in any language:
@@ -27,6 +28,7 @@ Cleaning worth the name, each asked for by a switch; the text may be in any lang
     overlap.py           --eval-data: documents that hold the answers
     personal.py          --mask-personal, with addresses.py, account_numbers.py, phone_numbers.py
     rules.py             all of these in their order
+    many.py              the documents of a stream shared out among processes
     read.py              open_corpus: the readings that it takes
 
 In comes a `CorpusConfig`; out go `Corpus.train()` and `Corpus.val()`, streams of `Document`, and the

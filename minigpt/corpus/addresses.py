@@ -96,7 +96,9 @@ ABOUT_HOSTS = re.compile(
 )
 HEADING = re.compile(r"(?:[1-9]?\d\.){3}[1-9]?\d\.? +[^\W\d]")  # 7.4.2.2 GCM, at the beginning of a line
 IPV6_CORE = re.compile(r":[0-9A-Fa-f]{0,4}:")
-IPV6 = re.compile(r"[23][0-9A-Fa-f]{3}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:])")
+IPV6 = re.compile(  # a colon may follow, as after any word, if nothing follows the colon
+    r"[23][0-9A-Fa-f]{3}(?::[0-9A-Fa-f]{0,4}){2,7}(?:(?<=[0-9A-Fa-f])|(?<=::))(?!\w|:[\w:])"
+)
 
 
 def find_ips(text: str) -> Iterator[Span]:

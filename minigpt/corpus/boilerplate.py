@@ -18,10 +18,23 @@ from minigpt.corpus.report import CleanReport, size
 from minigpt.corpus.words import SPACE, SYMBOL, Batch, Hashes, mixed
 
 ROW_BITS = 22                  # 4 million counters in each table, four bytes for the count and four for the document
+CELL = (1 << ROW_BITS) - 1
 FEW_DOCUMENTS = 10             # a line in fewer is no boilerplate, whatever their share
 SHARE = 0.01                   # ... and it stands in more than this share of the documents
 FEWEST_WORDS, IN_CODE = 3, 8   # of a line; shorter ones are what code is made of: "import numpy as np"
 CODE, CODE_LINE = 0.1, 0.15    # share of symbols in the ink from which text, or a line, is code; prose: 0.03 ... 0.08
+
+
+LinesFound = tuple[Hashes, NDArray[np.int64], int]  # lines, the number of the document of each, how many end
+
+
+def find_lines(chunks: Iterable[Document]) -> Iterator[LinesFound]:
+    """The different lines of each document, by the batch."""
+    for batch in map(Batch, batches(chunks)):
+        lines = np.flatnonzero(np.diff(batch.line_words) >= FEWEST_WORDS)
+        hashes, document = batch.line_hashes[lines], batch.document_of_chunk[batch.chunk_of_line[lines]]
+        _, once = np.unique(hashes ^ mixed(document.astype(np.uint64)), return_index=True)
+        yield hashes[once], document[once], batch.n_ended
 
 
 @dataclass
@@ -29,28 +42,22 @@ class LineCounts:
     """In how many documents each line stands."""
 
     counts: NDArray[np.uint32]  # (2, 2**ROW_BITS)
-    newest: NDArray[np.int32]   # (2, 2**ROW_BITS): the last document that was counted there, so that none counts twice
     documents: int = 0
 
     @classmethod
-    def of(cls, chunks: Iterable[Document]) -> "LineCounts":
-        shape = (2, 1 << ROW_BITS)
-        counted = cls(np.zeros(shape, np.uint32), np.full(shape, -1, np.int32))
-        for batch in map(Batch, batches(chunks)):
-            counted.add(batch)
+    def of(cls, found: Iterable[LinesFound]) -> "LineCounts":
+        counted = cls(np.zeros((2, 1 << ROW_BITS), np.uint32))
+        newest = np.full(counted.counts.shape, -1, np.int32)  # the last document counted there: none counts twice
+        for hashes, document, ended in found:
+            number = document + counted.documents
+            for row, cells in enumerate(cells_of(hashes)):
+                each = np.unique(number << ROW_BITS | cells)  # two lines of a document may share a counter
+                number_of, cells = each >> ROW_BITS, each & CELL
+                fresh = cells[newest[row, cells] != number_of]  # an open document may have been counted before
+                np.add.at(counted.counts[row], fresh, np.uint32(1))
+                newest[row, cells] = number_of  # in the order of documents: of equal cells the newest is written last
+            counted.documents += ended
         return counted
-
-    def add(self, batch: Batch) -> None:
-        lines = np.flatnonzero(np.diff(batch.line_words) >= FEWEST_WORDS)
-        hashes, document = batch.line_hashes[lines], batch.document_of_chunk[batch.chunk_of_line[lines]]
-        _, once = np.unique(hashes ^ mixed(document.astype(np.uint64)), return_index=True)
-        once.sort()  # the order of documents: of equal cells the newest is written last
-        for row, cells in enumerate(cells_of(hashes[once])):
-            number = document[once] + self.documents
-            fresh = cells[self.newest[row, cells] != number]  # an open document may have been counted before
-            np.add.at(self.counts[row], fresh, np.uint32(1))
-            self.newest[row, cells] = number
-        self.documents += batch.n_ended
 
     @property
     def least(self) -> int:
@@ -63,8 +70,7 @@ class LineCounts:
 
 
 def cells_of(hashes: Hashes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    mask = np.uint64((1 << ROW_BITS) - 1)
-    return (hashes & mask).astype(np.int64), (hashes >> np.uint64(ROW_BITS) & mask).astype(np.int64)
+    return (hashes & np.uint64(CELL)).astype(np.int64), (hashes >> np.uint64(ROW_BITS)).astype(np.int64) & CELL
 
 
 def remove_boilerplate(chunks: Iterable[Document], counted: LineCounts, report: CleanReport) -> Iterator[Document]:

@@ -15,3 +15,4 @@ class Document(NamedTuple):
     ends: bool = True  # False: more pieces of the same document follow
     key: str = ""      # documents of one key share a side of the split; "" lets the text itself decide
     changed: bool = False  # whether cleaning took something out of it, or put <email> and the like into it
+    markup: bool = False   # a page as it is written, whole, in HTML: what it shows is found later, by several processes

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from minigpt.corpus.document import Document
-from minigpt.corpus.html_text import html_to_text
 
 PIECE = 1 << 20  # characters: large enough that reading is quick, small enough to hold several
 
@@ -102,8 +101,8 @@ def pause_before(text: str, limit: int) -> int:
 
 
 def read_html(path: Path, name: str, errors: Errors) -> Iterator[Document]:
-    """A page is one document: what a browser would show of it."""
-    yield Document(html_to_text(decoded(path, errors)), name)
+    """A page is one document, still in HTML."""
+    yield Document("".join(decoded(path, errors)), name, markup=True)
 
 
 def read_jsonl(path: Path, name: str, errors: Errors) -> Iterator[Document]:

@@ -38,9 +38,11 @@ class EvalTexts:
         at = np.minimum(np.searchsorted(self.hashes, hashes[maybe]), len(self.hashes) - 1)
         maybe = maybe[self.hashes[at] == hashes[maybe]]
         place = batch.words[0][maybe[is_within(batch, maybe)]]
-        document = batch.document_of_chunk[np.searchsorted(batch.chunk_starts, place, side="right") - 1]
-        document, first = np.unique(document, return_index=True)
-        return {int(d): batch.text[p : p + SHOWN] for d, p in zip(document, place[first], strict=True)}
+        chunk = np.searchsorted(batch.chunk_starts, place, side="right") - 1
+        document, first = np.unique(batch.document_of_chunk[chunk], return_index=True)
+        ends = np.append(batch.chunk_starts[1:], len(batch.text)) - 1  # what comes behind is another document's
+        ends = np.minimum(place + SHOWN, ends[chunk])[first]
+        return {int(d): batch.text[p:end] for d, p, end in zip(document, place[first], ends, strict=True)}
 
 
 def runs(batch: Batch) -> Hashes:

@@ -102,6 +102,13 @@ class Applied:
         if len(self.examples) < EXAMPLES:
             self.examples.append((name, excerpt(text, at)))
 
+    def include(self, later: "Applied") -> None:
+        """Add changes that were counted elsewhere, in documents after these; neighbours of one name are one."""
+        again = self.documents > 0 and self.last == later.example
+        self.documents += later.documents - again
+        self.bytes, self.last = self.bytes + later.bytes, later.last
+        self.examples = (self.examples + later.examples[again:])[:EXAMPLES]
+
 
 @dataclass
 class CleanReport:
@@ -127,6 +134,11 @@ class CleanReport:
             applied.bytes += size
         else:
             applied.add(name, size, text, at)
+
+    def include(self, later: "CleanReport") -> None:
+        """Add what was changed in documents that come after these: as if this report had counted it."""
+        for rule, applied in later.changed.items():
+            self.changed.setdefault(rule, Applied()).include(applied)
 
     @property
     def read(self) -> Kept:

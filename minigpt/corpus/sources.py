@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from minigpt.corpus.document import Document
 from minigpt.corpus.files import Errors, NotTextError, is_known_kind, read_file
+from minigpt.corpus.html_text import without_markup
 from minigpt.corpus.python_library import read_python_library
 from minigpt.corpus.report import CleanReport
 
@@ -45,9 +46,26 @@ def open_source(spec: str, errors: Errors = "strict") -> Reader:
     return open_glob(spec, errors)
 
 
+def files_of(spec: str) -> list[tuple[Path, str]]:
+    """(path, name) of each file that `spec` names here and now; none where it names something else, or nothing."""
+    if spec.startswith("file://"):
+        return files_of(urllib.request.url2pathname(urlsplit(spec).path))
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        return list(folder_files(path, CleanReport()))
+    if path.is_file():
+        return [(path, path.name)]
+    return [] if spec.startswith(("hf:", "http:", "https:")) else matching_files(spec)
+
+
+def matching_files(pattern: str) -> list[tuple[Path, str]]:
+    matches = sorted(Path(name) for name in glob.glob(os.path.expanduser(pattern), recursive=True))
+    return [(path, path.as_posix()) for path in matches if path.is_file()]
+
+
 def read_documents(spec: str) -> Iterator[Document]:
-    """The documents (in pieces) of anything --data accepts."""
-    return open_source(spec)(CleanReport())
+    """The documents (in pieces) of anything --data accepts, as text."""
+    return without_markup(open_source(spec)(CleanReport()))
 
 
 def open_glob(spec: str, errors: Errors) -> Reader:
@@ -56,8 +74,7 @@ def open_glob(spec: str, errors: Errors) -> Reader:
             f"there is no file or folder {spec}. Give a file, a folder, a quoted glob such as "
             "'texts/**/*.txt', a URL, hf:NAME, or python (this Python's own library)."
         )
-    matches = sorted(Path(name) for name in glob.glob(os.path.expanduser(spec), recursive=True))
-    files = [(path, path.as_posix()) for path in matches if path.is_file()]
+    files = matching_files(spec)
     if not files:
         raise FileNotFoundError(f"no file matches {spec}")
     return lambda report: read_files(files, report, errors)

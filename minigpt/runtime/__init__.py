@@ -7,6 +7,7 @@ Everything here would be needed by any training program, whatever the model: rea
     precision    mixed precision by hand: float32 masters, low-precision copies, the loss scaler
     distributed  one process or many, behind one small `Group`
     seeding      randomness as a function of (seed, step, rank), so that there is no state to lose
+    workers      one function in several processes, its results in order
     doctor       python -m minigpt doctor: all those choices on one page
     interrupt    Ctrl+C and SIGTERM become a flag that the loop asks for between two steps
     checkpoint   folders that are whole or absent: written aside, digested, synced, renamed

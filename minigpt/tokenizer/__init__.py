@@ -11,7 +11,7 @@ Read the files in this order:
     unicode_classes.py  what is a letter? pinned, so that an upgrade of a library never changes ids
     patterns.py       where a text is cut into pre-tokens before any merging
     character_classes.py    a letter, a number, a space? looked up for a whole text at once
-    arrays.py         three things that numpy lacks for this room
+    arrays.py         four things that numpy lacks for this room
     word_index.py     which of the words seen before is this one? for a hundred thousand at a time
     split.py          where pre-tokens start, for all characters at once, without a regular expression
     split_o200k.py    what GPT-4o's pattern asks beyond: words by capitals, marks that combine

@@ -1,14 +1,25 @@
-"""What numpy lacks for this room: many ranges as one index, every other place of a row, an array to append to."""
+"""What numpy lacks for this room: a type for ids, many ranges as one index, every other place, appending."""
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 
+def id_type(n_vocab: int) -> type[np.unsignedinteger]:
+    """The narrowest that holds every id."""
+    return np.uint16 if n_vocab <= 1 << 16 else np.uint32
+
+
 def flat_places(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """starts[0], starts[0] + 1, ... (lengths[0] of them), starts[1], ...: (sum of lengths,)."""
-    places = np.repeat(starts + lengths - lengths.cumsum(), lengths)
-    places += np.arange(len(places))
-    return places
+    if not lengths.all():
+        starts, lengths = starts[lengths > 0], lengths[lengths > 0]
+    if not len(lengths):
+        return np.zeros(0, np.int64)
+    ends = lengths.cumsum()
+    steps = np.ones(ends[-1], np.int64)  # from each place to the next: one, but for the first of each range
+    steps[0] = starts[0]
+    steps[ends[:-1]] = starts[1:] - starts[:-1] - lengths[:-1] + 1
+    return steps.cumsum(out=steps)       # twice as fast as np.repeat, which copies each start by itself
 
 
 def every_other(places: np.ndarray, apart: np.ndarray) -> np.ndarray:

@@ -8,18 +8,19 @@ Words stay in the order in which they first come, whether one process counts or 
 batches, and the batches' words are added up in the order of the batches.
 """
 
+import hashlib
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from functools import partial
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
+from minigpt.runtime.workers import in_order
 from minigpt.tokenizer.arrays import Growing
 from minigpt.tokenizer.patterns import PIECE, Splitter
 from minigpt.tokenizer.split import pre_tokens, rules_of
@@ -73,29 +74,45 @@ def count_words(
     """How often each pre-token of `texts` occurs.
 
     With a `checkpoint`, what has been counted is written to that file every minute and at the end, and a file that is
-    there already is gone on from: then `texts` must be the same texts again, of which those counted are passed over.
+    there already is gone on from: then `texts` must be the same texts again, of which those counted are only read and
+    compared. Finished counts may also be had without the texts: give none at all.
 
-    Raises: ValueError if `checkpoint` is damaged, or holds counts by another pattern or of more texts.
+    Raises: ValueError if `checkpoint` is damaged, or holds counts by another pattern or of other texts.
     """
-    counter, ended, texts = WordCounter(), 0, iter(texts)
+    counter, ended, texts, digest = WordCounter(), 0, iter(texts), hashlib.blake2b(digest_size=16)
     file = CountsFile(checkpoint, pattern) if checkpoint else None
     if file and (saved := file.read()):
+        given = _pass_over(texts, saved, Splitter(pattern), digest)
+        if (given or not saved.complete) and (given, digest.hexdigest()) != (saved.texts, saved.digest):
+            found = f"only {given} were given" if given < saved.texts else "these are not the same"
+            raise ValueError(f"{checkpoint} counted {saved.texts} texts, and {found}: delete it first")
         if saved.complete:
             return saved.words
         counter.add_counts(saved.words)
-        if (ended := sum(1 for _ in islice(texts, saved.texts))) < saved.texts:
-            raise ValueError(f"{checkpoint} counted {saved.texts} texts, and only {ended} were given: delete it first")
+        ended = given
     saved_at = time.monotonic()
     with tqdm(desc="counting words", unit=" chars", unit_scale=True, disable=not progress) as bar:
         for batch in _counted(texts, pattern, num_proc, counter):
             ended += batch.ended
+            if file:
+                digest.update("".join(batch.pieces).encode())
             bar.update(sum(map(len, batch.pieces)))
             if file and batch.whole and time.monotonic() - saved_at > SAVE_EVERY:
-                file.write(SavedCounts(counter.total(), ended, complete=False))
+                file.write(SavedCounts(counter.total(), ended, complete=False, digest=digest.hexdigest()))
                 saved_at = time.monotonic()
     if file:
-        file.write(SavedCounts(counter.total(), ended, complete=True))
+        file.write(SavedCounts(counter.total(), ended, complete=True, digest=digest.hexdigest()))
     return counter.total()
+
+
+def _pass_over(texts: Iterator[str], saved: SavedCounts, splitter: Splitter, digest: "hashlib._Hash") -> int:
+    """Read what has been counted, and one text more if that was all; returns how many texts were read."""
+    given = 0
+    for text in islice(texts, saved.texts + saved.complete):
+        given += 1
+        for piece in splitter.pieces(text):  # spelled as it was counted
+            digest.update(piece.encode())
+    return given
 
 
 def _counted(texts: Iterator[str], pattern: str, num_proc: int, counter: WordCounter) -> Iterator[Batch]:
@@ -106,22 +123,13 @@ def _counted(texts: Iterator[str], pattern: str, num_proc: int, counter: WordCou
             add_pieces(counter, batch.pieces, splitter)
             yield batch
         return
-    with ProcessPoolExecutor(num_proc, get_context("spawn")) as pool:  # a fork would copy what threads hold
-        waiting = deque()
-        for batch in batches(texts, splitter, SHARE):
-            waiting.append((batch, pool.submit(count_share, batch.pieces, pattern)))
-            if len(waiting) > 2 * num_proc:  # no more in memory than keeps everyone busy
-                yield _added(counter, *waiting.popleft())
-        while waiting:
-            yield _added(counter, *waiting.popleft())
+    shares = ((batch, batch.pieces) for batch in batches(texts, splitter, SHARE))
+    for batch, counts in in_order(partial(count_share, pattern), shares, num_proc):
+        counter.add_counts(counts)
+        yield batch
 
 
-def _added(counter: WordCounter, batch: Batch, share: Future[WordCounts]) -> Batch:
-    counter.add_counts(share.result())
-    return batch
-
-
-def count_share(pieces: list[str], pattern: str) -> WordCounts:
+def count_share(pattern: str, pieces: list[str]) -> WordCounts:
     """What one process does with one batch."""
     counter, splitter = WordCounter(), Splitter(pattern)
     for batch in batches(pieces, splitter, PIECE):
@@ -131,21 +139,20 @@ def count_share(pieces: list[str], pattern: str) -> WordCounts:
 
 def batches(texts: Iterable[str], splitter: Splitter, size: int) -> Iterator[Batch]:
     """Batches of about `size` characters: many short texts, or a part of a long one, whose last batch ends with it."""
-    pieces, length, ended = [], 0, 0
+    pieces, length, ended, cut = [], 0, 0, False
     for text in texts:
-        cut = False
-        for piece in splitter.pieces(text):
-            if piece:
-                pieces.append(piece)
-                length += len(piece)
-            if length >= size:
+        for piece in filter(None, splitter.pieces(text)):
+            if length >= size:  # only now is it sure that more of this text follows
                 yield Batch(pieces, ended, whole=False)
                 pieces, length, ended, cut = [], 0, 0, True
+            pieces.append(piece)
+            length += len(piece)
         ended += 1
-        if cut:
+        if cut or length >= size:
             yield Batch(pieces, ended, whole=True)
-            pieces, length, ended = [], 0, 0
-    yield Batch(pieces, ended, whole=True)
+            pieces, length, ended, cut = [], 0, 0, False
+    if ended:
+        yield Batch(pieces, ended, whole=True)
 
 
 def add_pieces(counter: WordCounter, pieces: list[str], splitter: Splitter) -> None:

@@ -189,8 +189,11 @@ def _parse_normalizer(normalizer: object) -> Literal["NFC"] | None:
 
 
 def _end_of_text(special: Mapping[str, int], config: Mapping[str, Any]) -> str | None:
-    """<|endoftext|> where it exists, otherwise what the folder calls eos_token (Llama 3: <|end_of_text|>)."""
-    if END_OF_TEXT in special:
+    """What the folder calls eos_token, if we wrote it or nothing in it is called <|endoftext|>.
+
+    Others' chat models name the end of a turn there, and have <|endoftext|> beside it (Qwen).
+    """
+    if END_OF_TEXT in special and "minigpt" not in config:
         return END_OF_TEXT
     match config.get("eos_token"):
         case str(name) | {"content": str(name)} if name in special:

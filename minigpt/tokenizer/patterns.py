@@ -80,9 +80,13 @@ KNOWN: Final = (GPT2, CL100K, TIKTOKEN_CL100K, MINBPE_GPT4, NANOCHAT, QWEN2, O20
 
 PIECE: Final = 1 << 18  # characters split at a time: their arrays fit the cache
 
-# Between something visible and a single space or line end that something visible follows, every known pattern cuts,
-# whatever stands before and after, so a text may be divided there. (Before "/" some let a line end go on.)
-SEAM: Final = re.compile(r"(?<=\S)(?= \S)|(?<=\S\n)(?=[^\s/])")
+# Where every known pattern cuts, whatever stands before and after, so that a text may be divided there: before a single
+# space or tab between two visible characters, and behind the line ends before a line with something visible, indented
+# or not. (Before "/" some let a line end go on.) Python's \s is more than the patterns' white space, its \S less than
+# what is visible to them, so \S alone is used.
+SEAM: Final = re.compile(r"(?<=\S)(?=[ \t]\S)|(?<=[\r\n])(?=[ \t]*[^\s/])")
+# GPT-2's leaves the last white space to what follows, also a line end, and takes all before it as one.
+SEAM_GPT2: Final = re.compile(r"(?=[ \t\r\n]\S)")
 
 
 def resolve(pattern: str) -> str:
@@ -142,14 +146,15 @@ class Splitter:
     def __init__(self, pattern: str) -> None:
         self.pattern = pattern
         self.known = pattern in KNOWN
+        self.seam = SEAM_GPT2 if pattern == GPT2 else SEAM
 
     def pieces(self, text: str) -> Iterator[str]:
         """The repaired text in pieces that may be split one by one: of bounded size if the pattern is known and the
-        text has single spaces or line ends in it.
+        text has lines, or words between single spaces.
         """
         text = repair_surrogates(text)
         start = 0
-        while self.known and len(text) - start > PIECE and (seam := SEAM.search(text, start + PIECE)):
+        while self.known and len(text) - start > PIECE and (seam := self.seam.search(text, start + PIECE)):
             yield text[start : seam.start()]
             start = seam.start()
         yield text[start:]

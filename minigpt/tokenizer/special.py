@@ -17,8 +17,8 @@ def spelling(names: frozenset[str]) -> re.Pattern[str]:
     return re.compile("|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)))
 
 
-def refuse(text: str, forbidden: frozenset[str]) -> None:
-    """Raise ValueError if `text` spells one of the `forbidden` special tokens."""
+def refuse(text: str, forbidden: frozenset[str]) -> str:
+    """`text` itself. Raises: ValueError if it spells one of the `forbidden` special tokens."""
     if forbidden and (found := spelling(forbidden).search(text)):
         name = found.group()
         raise ValueError(
@@ -26,6 +26,7 @@ def refuse(text: str, forbidden: frozenset[str]) -> None:
             f"control the model. To mean the token, pass allowed_special={{{name!r}}}; to encode the "
             "spelling as ordinary characters, use encode_ordinary(text) or pass disallowed_special=()."
         )
+    return text
 
 
 def cut(text: str, allowed: Mapping[str, int]) -> Iterator[str | int]:

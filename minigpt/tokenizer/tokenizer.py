@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from minigpt.tokenizer import gpt2_files, huggingface, tiktoken_file
+from minigpt.tokenizer.arrays import id_type
 from minigpt.tokenizer.decode import Decoder, character_spans
 from minigpt.tokenizer.encode import Encoder
 from minigpt.tokenizer.learn import TieBreak
@@ -107,9 +108,10 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Open a folder, or a file: tokenizer.json, *.tiktoken, or vocab.json beside merges.txt.
+        """Open a folder, or a file: tokenizer.json, vocab.json beside merges.txt, or cl100k_base.tiktoken and its like.
 
-        Raises: FileNotFoundError if there is none; ValueError if it is damaged or of an unknown kind.
+        Raises: FileNotFoundError if there is none; ValueError if it is damaged or of an unknown kind, or a rank file
+        of another name, which does not say its pattern: see from_tiktoken.
         """
         path = Path(path)
         kinds = "tokenizer.json, vocab.json beside merges.txt, or a .tiktoken file"
@@ -133,15 +135,16 @@ class Tokenizer:
         cls,
         source: str | Path | tiktoken.Encoding,
         *,
-        pattern: str = "cl100k",
+        pattern: str | None = None,
         special_tokens: Mapping[str, int] | None = None,
     ) -> Self:
         """Take over a `tiktoken.Encoding`; or a rank file, which lacks a pattern and special tokens.
 
-        Without `special_tokens`, <|endoftext|> gets the id after a rank file's last rank.
+        Of a rank file called as OpenAI publishes it (cl100k_base.tiktoken) both are known; of any other the pattern
+        must be said, and without `special_tokens` <|endoftext|> gets the id after the last rank.
         """
         if isinstance(source, str | Path):
-            return cls(tiktoken_file.read(Path(source), resolve(pattern), special_tokens))
+            return cls(tiktoken_file.read(Path(source), pattern, special_tokens))
         tokens = {rank: token for token, rank in source._mergeable_ranks.items()}
         return cls(tiktoken_file.from_ranks(tokens, resolve(source._pat_str), source._special_tokens))
 
@@ -186,16 +189,12 @@ class Tokenizer:
         Raises: ValueError if `text` spells a special token in `disallowed_special` ("all": every one not
         allowed).
         """
-        known = self.vocabulary.special
-        allowed = frozenset(known if allowed_special == "all" else allowed_special)
-        if unknown := sorted(allowed.difference(known)):
-            raise ValueError(f"{unknown} are no special tokens of this tokenizer: it has {list(known)}")
-        everything_else = frozenset(known) - allowed
-        refuse(text, everything_else if disallowed_special == "all" else frozenset(disallowed_special))
+        allowed, forbidden = self._allowed_and_forbidden(allowed_special, disallowed_special)
+        refuse(text, forbidden)
         if not allowed:
             return self.encode_ordinary(text)
         ids: list[int] = []
-        for part in cut(text, {name: known[name] for name in allowed}):
+        for part in cut(text, allowed):
             ids += [part] if isinstance(part, int) else self.encode_ordinary(part)
         return ids
 
@@ -207,18 +206,31 @@ class Tokenizer:
     def encode_to_numpy(self, text: str) -> np.ndarray:
         """As `encode_ordinary`, for text of any length: uint16 if every id fits, otherwise uint32."""
         stretches = self._encoder.stretches(self.normalised(text))
-        return np.concatenate([np.asarray(stretch, self._dtype) for stretch in stretches])
+        return np.concatenate([np.asarray(stretch, id_type(self.n_vocab)) for stretch in stretches])
 
-    def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
+    def encode_batch(
+        self,
+        texts: Iterable[str],
+        allowed_special: Collection[str] | Literal["all"] = frozenset(),
+        disallowed_special: Collection[str] | Literal["all"] = "all",
+    ) -> list[list[int]]:
         """`encode` of each text; short texts are encoded together, which is several times as fast."""
         if isinstance(texts, str):  # an iterable of one-letter texts to Python, and never what was meant
             raise ValueError("texts must be an iterable of texts: pass [text] for a single one")
-        checked = (self.normalised(self._refused(text)) for text in texts)
-        return [ids.tolist() for ids in self._encoder.batch(checked)]
+        allowed, forbidden = self._allowed_and_forbidden(allowed_special, disallowed_special)
+        texts = (refuse(text, forbidden) for text in texts)
+        if not allowed:
+            return [ids.tolist() for ids in self._encoder.batch(map(self.normalised, texts))]
+        parts = [list(cut(text, allowed)) for text in texts]
+        ordinary = self._encoder.batch(self.normalised(part) for own in parts for part in own if isinstance(part, str))
+        return [
+            list(chain.from_iterable([part] if isinstance(part, int) else next(ordinary).tolist() for part in own))
+            for own in parts
+        ]
 
     def encode_batch_to_numpy(self, texts: Iterable[str]) -> list[np.ndarray]:
         """`encode_to_numpy` of each text."""
-        return [ids.astype(self._dtype) for ids in self._encoder.batch(map(self.normalised, texts))]
+        return [ids.astype(id_type(self.n_vocab)) for ids in self._encoder.batch(map(self.normalised, texts))]
 
     def encode_parts(self, parts: Iterable[str | int]) -> list[int]:
         """Ids of texts and special tokens in a row, the latter given as ids: what a chat template is made of.
@@ -256,9 +268,16 @@ class Tokenizer:
         """The text as it is encoded: in normal form C where the tokenizer asks for that (Qwen's)."""
         return unicodedata.normalize(kind, text) if (kind := self.vocabulary.normalization) else text
 
-    def _refused(self, text: str) -> str:
-        refuse(text, frozenset(self.vocabulary.special))
-        return text
+    def _allowed_and_forbidden(
+        self, allowed_special: Collection[str] | Literal["all"], disallowed_special: Collection[str] | Literal["all"]
+    ) -> tuple[dict[str, int], frozenset[str]]:
+        known = self.vocabulary.special
+        allowed = frozenset(known if allowed_special == "all" else allowed_special)
+        if unknown := sorted(allowed.difference(known)):
+            raise ValueError(f"{unknown} are no special tokens of this tokenizer: it has {list(known)}")
+        everything_else = frozenset(known) - allowed
+        forbidden = everything_else if disallowed_special == "all" else frozenset(disallowed_special)
+        return {name: known[name] for name in allowed}, forbidden
 
     # Ids to text
 
@@ -276,7 +295,7 @@ class Tokenizer:
 
     def decode_with_offsets(self, ids: Iterable[int]) -> tuple[str, list[tuple[int, int]]]:
         """`decode`, and the characters that each token covers. Raises: UnicodeDecodeError unless `ids` are UTF-8."""
-        ids, lengths = self._decoder.lengths_of(ids if isinstance(ids, np.ndarray) else list(ids))
+        ids, lengths = self._decoder.lengths_of(ids)
         text = self.decode(ids, errors="strict")
         return text, character_spans(text, lengths)
 
@@ -294,11 +313,6 @@ class Tokenizer:
     def n_vocab(self) -> int:
         """The highest id plus one, special tokens included."""
         return self.vocabulary.size
-
-    @property
-    def _dtype(self) -> type[np.unsignedinteger]:
-        """The narrowest that holds every id."""
-        return np.uint16 if self.n_vocab <= 1 << 16 else np.uint32
 
     @property
     def eot_token(self) -> int | None:

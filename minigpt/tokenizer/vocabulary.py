@@ -54,9 +54,11 @@ class Vocabulary:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over everything that decides ids, the same on every machine."""
+        """SHA-256 over everything that decides ids, the same on every machine: also those put between documents."""
         special = sorted(self.special.items(), key=lambda item: item[1])
-        lines = [json.dumps([self.pattern, self.normalization, self.whole_words, special])]
+        usual = END_OF_TEXT if END_OF_TEXT in self.special else None  # left out: shards from before it counted stay
+        end = [] if self.end_of_text == usual else [self.end_of_text]
+        lines = [json.dumps([self.pattern, self.normalization, self.whole_words, special, *end])]
         lines += [f"{i} {token.hex()}" for i, token in sorted(self.tokens.items())]
         lines += [f"{left}+{right}={made}" for left, right, made in self.merges]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -35,6 +35,7 @@ class SavedCounts(NamedTuple):
     words: WordCounts
     texts: int       # how many were counted
     complete: bool   # those were all
+    digest: str = "" # of their characters: other texts must not be gone on with
 
 
 class CountsFile:
@@ -50,7 +51,7 @@ class CountsFile:
     def write(self, saved: SavedCounts) -> None:
         aside = self.path.with_name(f".{self.path.name}.new")
         with aside.open("wb") as file:
-            facts = {"texts": saved.texts, "complete": saved.complete, "pattern": self.pattern}
+            facts = {"texts": saved.texts, "complete": saved.complete, "digest": saved.digest, "pattern": self.pattern}
             np.savez(file, **saved.words._asdict(), **facts)
             file.flush()
             os.fsync(file.fileno())
@@ -63,7 +64,7 @@ class CountsFile:
         try:
             with np.load(self.path, allow_pickle=False) as file:
                 words = WordCounts(*(file[name] for name in WordCounts._fields))
-                saved = SavedCounts(words, int(file["texts"]), bool(file["complete"]))
+                saved = SavedCounts(words, int(file["texts"]), bool(file["complete"]), str(file["digest"]))
                 pattern = str(file["pattern"])
         except (ValueError, KeyError, AttributeError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{self.path} holds no counts of words ({error}): delete it to count again") from None

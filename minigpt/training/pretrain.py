@@ -18,10 +18,11 @@ from minigpt.batches.packing import tokenize_corpus
 from minigpt.batches.prefetch import Prefetch
 from minigpt.batches.shards import TokenStream, open_shards
 from minigpt.corpus.read import Corpus, open_corpus
+from minigpt.corpus.stamps import is_unchanged, stamps
 from minigpt.model.config import GPTConfig
 from minigpt.model.gpt import GPT
 from minigpt.model.pretrained import load_pretrained, read_config, save_pretrained
-from minigpt.runtime.checkpoint import read_json, write_json
+from minigpt.runtime.checkpoint import newest_whole, read_json, write_json
 from minigpt.runtime.device import compile_model
 from minigpt.runtime.distributed import Group
 from minigpt.runtime.precision import mixed_precision
@@ -59,7 +60,9 @@ def prepare_data(run: RunConfig, group: Group) -> Data:
 
     Rank 0 works while the others wait. The folder gets its name when everything in it is complete; an interrupted
     preparation goes on with the tokenizer and the full shards that it has left. A receipt says what all was made from,
-    so a changed recipe is noticed.
+    so a changed recipe, or an edited file, is noticed.
+
+    Raises: ValueError if a run that has begun would go on with other data; whatever `open_corpus` raises.
     """
     folder = Path(run.out_dir) / DATA
     compressed = group.main_decides(lambda: _prepare_once(run, folder))
@@ -71,13 +74,19 @@ def prepare_data(run: RunConfig, group: Group) -> Data:
 def _prepare_once(run: RunConfig, folder: Path) -> dict[str, float]:
     receipt, recipe = folder / RECEIPT, _recipe(run)
     if receipt.exists() and (made := read_json(receipt))["recipe"] == recipe:
-        return made["compressed"]
+        if is_unchanged(run.corpus, made.get("files", {})):
+            return made["compressed"]
+        if newest_whole(folder.parent):
+            raise ValueError(f"the files of {run.corpus.data} have changed since {folder.parent} began to learn from "
+                             "them; put them back, choose another --out-dir, or --overwrite")  # fmt: skip
+    workers, files = run.batches.workers or os.cpu_count() or 1, stamps(run.corpus)
     aside = folder.with_name(f".{folder.name}.unfinished")
     begun = aside / "begun.json"
-    corpus = open_corpus(run.corpus)  # finds most mistakes before anything is written
+    corpus = open_corpus(run.corpus, workers)  # finds most mistakes before anything is written
     kept = corpus.report
     named = run.tokenizer.tokenizer and Tokenizer.load(run.tokenizer.tokenizer).fingerprint
-    made_from = {"recipe": recipe, "train": asdict(kept.train), "val": asdict(kept.val), "tokenizer": named}
+    made_from = {"recipe": recipe, "files": files, "train": asdict(kept.train), "val": asdict(kept.val),
+                 "tokenizer": named}  # fmt: skip
     if not begun.exists() or read_json(begun) != made_from:
         shutil.rmtree(aside, ignore_errors=True)
         tokenizer = _tokenizer(run, corpus)
@@ -87,13 +96,12 @@ def _prepare_once(run: RunConfig, folder: Path) -> dict[str, float]:
             tokenizer.save(aside)
             write_json(begun, made_from)
         tokenizer = Tokenizer.load(aside)
-        workers = run.batches.workers or os.cpu_count() or 1
         for side, documents, size in (("val", corpus.val(), kept.val), ("train", corpus.train(), kept.train)):
             if not _is_written(aside, side, tokenizer):
                 tokenize_corpus(documents, tokenizer, aside, side, progress=True, characters=size.characters,
                                 processes=workers, resume=True)  # fmt: skip
         compressed = compressed_size(document.text for document in corpus.val())
-        write_json(aside / RECEIPT, {"recipe": recipe, "compressed": compressed})
+        write_json(aside / RECEIPT, {"recipe": recipe, "files": files, "compressed": compressed})
         begun.unlink()
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(aside, folder)

@@ -12,6 +12,7 @@ from minigpt.batches import packing
 from minigpt.batches.packing import document_ids, pack, tokenize_corpus
 from minigpt.batches.shards import open_shards
 from minigpt.corpus.document import Document
+from minigpt.runtime import workers
 
 PIECES = [Document("ab", "1"), Document("c", "2", ends=False), Document("d", "2"), Document("", "3")]
 
@@ -97,7 +98,7 @@ def test_an_error_in_a_worker_ends_the_work(tmp_path, monkeypatch):
 
 def test_a_small_corpus_starts_no_process(tmp_path, monkeypatch):
     """Starting one takes as long as encoding a few million characters."""
-    monkeypatch.setattr(packing, "ProcessPoolExecutor", None)  # whoever calls it fails
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", None)  # whoever calls it fails
     tokenize_corpus(PIECES, Letters(), tmp_path, "train", characters=4, processes=8)
 
 

@@ -5,7 +5,7 @@ import random
 import numpy as np
 from corpus.samples import GOOD
 
-from minigpt.corpus.boilerplate import FEW_DOCUMENTS, LineCounts, remove_boilerplate
+from minigpt.corpus.boilerplate import FEW_DOCUMENTS, LineCounts, find_lines, remove_boilerplate
 from minigpt.corpus.chunks import recut
 from minigpt.corpus.document import Document
 from minigpt.corpus.report import CleanReport
@@ -26,7 +26,7 @@ def site(count: int) -> list[Document]:
 
 
 def through(documents: list[Document], report: CleanReport) -> list[Document]:
-    return list(remove_boilerplate(recut(documents), LineCounts.of(recut(documents)), report))
+    return list(remove_boilerplate(recut(documents), LineCounts.of(find_lines(recut(documents))), report))
 
 
 def test_lines_of_every_page_of_a_site_are_removed():
@@ -70,7 +70,7 @@ def test_a_document_in_many_chunks_counts_a_line_once():
     """Otherwise one long book could make its own refrain boilerplate."""
     line = "and the ship sailed on into the night\n"
     book = Document((line + article(1)) * 900, "book.txt")  # several batches
-    counted = LineCounts.of(recut([book], 400))
+    counted = LineCounts.of(find_lines(recut([book], 400)))
     assert counted.documents == 1 and int(counted.counts.max()) == 1
     assert int(np.count_nonzero(counted.counts[0])) == 6
 
@@ -79,3 +79,13 @@ def test_good_text_of_every_kind_passes_unchanged():
     """Nothing is removed where nothing repeats."""
     documents = [Document(text, name) for name, text in GOOD.items()]
     assert through(documents, CleanReport()) == documents
+
+
+def test_two_lines_of_a_document_that_share_a_counter_count_once():
+    """Also if they come in one batch: how documents are put together must not show in the counts."""
+    hashes, document = np.array([7, 7 | 1 << 50, 7], np.uint64), np.array([0, 0, 1])
+    together = LineCounts.of([(hashes, document, 2)])
+    one = document[:1]  # each batch numbers its documents from 0
+    apart = LineCounts.of([(hashes[:1], one, 0), (hashes[1:2], one, 1), (hashes[2:], one, 1)])
+    assert together.counts[0, 7] == apart.counts[0, 7] == 2
+    assert (together.counts == apart.counts).all() and together.documents == apart.documents == 2

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from minigpt.corpus import files
 from minigpt.corpus.document import Document
 from minigpt.corpus.files import NotTextError, pause_before, read_file
+from minigpt.corpus.html_text import without_markup
 
 
 def read(path: Path) -> list[Document]:
@@ -174,7 +175,9 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch):
 def test_a_page_is_one_document(tmp_path):
     """Markup is not what anyone wants a model to write."""
     (tmp_path / "a.HTM").write_text("<title>T</title><p>Hello <b>world</b>", encoding="utf-8", newline="\n")
-    assert read(tmp_path / "a.HTM") == [Document("T\n\nHello world\n", "a.HTM")]
+    page = Document("<title>T</title><p>Hello <b>world</b>", "a.HTM", markup=True)
+    assert read(tmp_path / "a.HTM") == [page]
+    assert list(without_markup([page])) == [Document("T\n\nHello world\n", "a.HTM")]
 
 
 @pytest.mark.parametrize("kind", ["txt", "html", "jsonl"])

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from minigpt.corpus.chunks import batches, recut
 from minigpt.corpus.document import Document
 from minigpt.corpus.overlap import EvalTexts, Overlap
+from minigpt.corpus.report import SHOWN
 from minigpt.corpus.words import Batch
 
 
@@ -71,3 +72,10 @@ def test_every_run_of_a_text_is_found_in_it(words, begin):
     texts = EvalTexts(batch_of(" ".join(part)))
     found = shared([" ".join(part)], [" ".join(words)]) if len(texts.hashes) else [""]
     assert bool(found[0]) == (weight >= 650)
+
+
+def test_what_is_shown_ends_with_its_document():
+    """Which document comes next in a batch depends on the number of processes; the report must not."""
+    short, long = "a b c d e f g h i j k l m", "a b c d e f g h i j k l m" + " and more of it" * 9
+    [batch] = batch_of(short, "another text of somebody else", long)
+    assert EvalTexts(batch_of(short)).first_shared(batch) == {0: short, 2: long[:SHOWN]}

@@ -53,6 +53,7 @@ def test_each_lookalike_stays(text):
     ("IBAN: GB82 WEST 1234 5698 7654 32 (Anna)", "IBAN: <iban> (Anna)"),
     ("Visa 4111 1111 1111 1111, exp. 10/27", "Visa <card>, exp. 10/27"),
     ("from 203.0.112.9:8080 and [2a00:1450:4001:82b::200e]", "from <ip>:8080 and [<ip>]"),
+    ("2a00:1450:4001:82b::200e: refused, 2a00:1450:4001:82b:1:2:3:4: too", "<ip>: refused, <ip>: too"),
     ("(415) 555-2671 / 415.555.2671", "<phone> / <phone>"),
     ("Bob O'Neil <bob.o'neil@example.com>", "Bob O'Neil <<email>>"),
     ("write to 'bob@example.com'", "write to '<email>'"),
@@ -98,9 +99,12 @@ def test_a_text_full_of_it_takes_linear_time():
     """A leaked customer list of a megabyte took a minute, when each find was compared with all others."""
 
     def seconds(rows: int) -> float:
-        begin = time.process_time()
-        assert len(find_personal("tel 030 901820 ann@example.de\n" * rows)) == 2 * rows
-        return time.process_time() - begin
+        taken = []
+        for _ in range(3):
+            begin = time.process_time()
+            assert len(find_personal("tel 030 901820 ann@example.de\n" * rows)) == 2 * rows
+            taken.append(time.process_time() - begin)
+        return min(taken)
 
     assert seconds(8000) < 12 * max(seconds(1600), 0.01)
 

@@ -13,7 +13,7 @@ from minigpt.corpus.document import Document
 from minigpt.corpus.near_duplicates import NearDuplicates
 from minigpt.corpus.read import describe, open_corpus
 from minigpt.corpus.report import CleanReport
-from minigpt.corpus.rules import Cleaning
+from minigpt.corpus.rules import Cleaning, judged
 
 SUM = "afacbb00230209c912548e4fb440bc9c27f5ffec0e45b18801f396b8066a99c4"  # as before there were any switches
 LIBRARY = {  # the same of Python's own library, both sides, by the version whose library it is
@@ -170,10 +170,10 @@ def test_memory_does_not_grow_with_the_text():
     """Ten times the text of one document takes the same memory; it is only passed through."""
 
     def peak(pieces: int) -> int:
-        cleaning = Cleaning(CorpusConfig(**EVERYTHING), kept=NearDuplicates())
+        config = CorpusConfig(**EVERYTHING)
         stream = (Document(text, "book", ends=n == pieces - 1) for n in range(pieces))
         tracemalloc.start()
-        for _ in cleaning.judged(cleaning.changed(stream, CleanReport()), ()):
+        for _ in judged(Cleaning(config).measured(stream, CleanReport()), config, (), NearDuplicates()):
             pass
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()

@@ -71,8 +71,18 @@ def test_a_batch_says_where_counting_can_be_resumed():
     """Only at the end of a text: half a text cannot be passed over."""
     splitter = Splitter(UNKNOWN)  # does not cut long texts
     assert list(batches(["ab", "cdef", "", "g"], splitter, 4)) == [
-        Batch(["ab", "cdef"], 1, False), Batch([], 1, True), Batch(["g"], 2, True)
+        Batch(["ab", "cdef"], 2, True), Batch(["g"], 2, True)
     ]  # fmt: skip
+
+
+def test_a_long_text_is_cut_and_no_batch_is_empty(monkeypatch):
+    """Its last batch ends with it; an empty one would be sent to a process for nothing."""
+    monkeypatch.setattr("minigpt.tokenizer.patterns.PIECE", 3)
+    found = list(batches(["a b c d e f g", "h"], Splitter(CL100K), 4))
+    assert "".join(piece for batch in found for piece in batch.pieces) == "a b c d e f gh"
+    assert [(batch.ended, batch.whole) for batch in found[-2:]] == [(1, True), (1, True)] and len(found) > 2
+    assert all(batch.pieces for batch in found) and not any(batch.whole for batch in found[:-2])
+    assert list(batches([], Splitter(CL100K), 4)) == []
 
 
 class KilledError(Exception):
@@ -129,8 +139,8 @@ def test_counting_killed_right_after_any_save_goes_on(texts, tmp_path, monkeypat
 def test_a_finished_count_is_not_repeated(tmp_path):
     """Learning can then be tried again, for another size, without the texts."""
     first = count_words(["some text"], CL100K, checkpoint=tmp_path / "counts")
-    again = count_words(dying([], 0), CL100K, checkpoint=tmp_path / "counts")
-    assert listed(again) == listed(first)
+    for texts in ([], ["some text"]):
+        assert listed(count_words(texts, CL100K, checkpoint=tmp_path / "counts")) == listed(first)
 
 
 def test_other_texts_than_those_counted_are_noticed(tmp_path, monkeypatch):
@@ -141,6 +151,28 @@ def test_other_texts_than_those_counted_are_noticed(tmp_path, monkeypatch):
         count_words(dying(["some text"] * 5, 5), CL100K, checkpoint=tmp_path / "counts")
     with pytest.raises(ValueError, match="counted 5 texts, and only 2 were given: delete it first"):
         count_words(["some text"] * 2, CL100K, checkpoint=tmp_path / "counts")
+
+
+@pytest.mark.parametrize("num_proc", [1, 2])
+@pytest.mark.parametrize("after", [3, 5])
+def test_texts_that_were_edited_are_noticed(tmp_path, monkeypatch, num_proc, after):
+    """As many texts as before, and one has changed: by what is counted after them, or by what was finished."""
+    monkeypatch.setattr(count, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(count, "PIECE", 4)
+    monkeypatch.setattr(count, "SHARE", 4)
+    some, state = [f"some \ud800 text {n}" for n in range(5)], tmp_path / "counts"
+    if after == 5:
+        count_words(some, CL100K, num_proc=num_proc, checkpoint=state)
+    else:
+        with pytest.raises(KilledError):
+            count_words(dying(some, after), CL100K, num_proc=num_proc, checkpoint=state)
+    for other in (["any" + some[0][4:], *some[1:]], [*some, "more"][-5:]):
+        with pytest.raises(ValueError, match=r"counted \d texts, and these are not the same: delete it first"):
+            count_words(other, CL100K, checkpoint=state)
+    assert listed(count_words(some, CL100K, checkpoint=state)) == plainly(some, CL100K)
+    for other in ([*some, "more"], some[:4]):
+        with pytest.raises(ValueError, match="counted 5 texts, and "):
+            count_words(other, CL100K, checkpoint=state)
 
 
 def test_counts_given_directly_add_up_beyond_32_bits():

@@ -40,6 +40,19 @@ def test_a_token_is_meant_when_it_is_named(chatty):
     assert mixed == [*chatty.encode_ordinary(USER), end]
 
 
+@pytest.mark.parametrize("allowed", [(), {END}, {USER, END}, "all"])
+def test_a_batch_means_by_a_name_what_a_single_text_does(chatty, allowed):
+    """Of texts, none, empty ones, and tokens side by side; and refuses the others."""
+    texts = [f"{USER}hug{END}{END}", "", "pug", END, f"hug {USER}2"]
+    expected = [chatty.encode(text, allowed, ()) for text in texts]
+    assert chatty.encode_batch(texts, allowed_special=allowed, disallowed_special=()) == expected
+    assert chatty.encode_batch([], allowed_special=allowed) == []
+    with pytest.raises(ValueError, match="spells the special token 'pug'"):
+        chatty.encode_batch(texts, allowed_special=allowed, disallowed_special={"pug"})
+    with pytest.raises(ValueError, match="are no special tokens of this tokenizer"):
+        chatty.encode_batch(["hug"], allowed_special={"<|eot|>"})
+
+
 def test_the_longest_name_wins(chatty):
     assert chatty.encode("<|user|>2", allowed_special="all") == [chatty.special_tokens["<|user|>2"]]
 

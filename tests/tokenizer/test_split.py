@@ -14,7 +14,8 @@ from minigpt.tokenizer.split import pre_tokens, rules_of
 
 # Everything a rule asks about, and its neighbours: contractions with the long s, every kind of white space, marks,
 # digits and letters of one to four bytes, a combining mark, a separator that `str.isspace` calls a space.
-CHARACTERS = list("abstvermdlSTVE'''  \n\r\t19230.,;(!/_-\0") + [
+CHARACTERS = [
+    *"abstvermdlSTVE'''  \n\r\t19230.,;(!/_-\0",
     "\u017f", "é", "\u0301", "\u00a0", "\u2028", "\u0085", "\u3000", "中", "😀", "\U00010940", "\u0660", "½",
     "\x1c", "\x0b", *"ABRDʰあ❤é", "\ufe0f", "\u0302", "\u200d", "ǅ",
 ]  # fmt: skip

@@ -3,11 +3,12 @@
 import base64
 
 import pytest
+import regex
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from minigpt.tokenizer import Tokenizer
-from minigpt.tokenizer.patterns import CL100K
+from minigpt.tokenizer import Tokenizer, tiktoken_file
+from minigpt.tokenizer.patterns import CL100K, GPT2
 from minigpt.tokenizer.vocabulary import Vocabulary
 
 tiktoken = pytest.importorskip("tiktoken")
@@ -83,9 +84,47 @@ def test_a_rank_file_comes_back(tokenizer, tmp_path, texts):
     again = Tokenizer.from_tiktoken(path, pattern=tokenizer.pattern)
     assert again.encode_ordinary(texts[-1]) == tokenizer.encode_ordinary(texts[-1])
     assert again.special_tokens == tokenizer.special_tokens == {"<|endoftext|>": 999}
-    named = Tokenizer.from_tiktoken(path, special_tokens={"<|fim|>": 1005})
+    named = Tokenizer.from_tiktoken(path, pattern="gpt2", special_tokens={"<|fim|>": 1005})
     assert (named.n_vocab, named.eot_token) == (1006, None)
-    assert Tokenizer.load(path).pattern == Tokenizer.load(tmp_path).pattern == CL100K
+
+
+@pytest.mark.parametrize("where", ["ours.tiktoken", ""])
+def test_a_rank_file_whose_pattern_nobody_says_is_refused(tmp_path, where):
+    """GPT-4's was assumed once: GPT-2's ranks would give other ids than GPT-2, in silence."""
+    Tokenizer.bytes_only().to_tiktoken(tmp_path / "ours.tiktoken")
+    with pytest.raises(ValueError, match=r"ours.tiktoken holds ranks, and neither .* pattern=.*cl100k_base.tiktoken"):
+        Tokenizer.load(tmp_path / where)
+    with pytest.raises(ValueError, match="ours.tiktoken holds ranks"):
+        Tokenizer.from_tiktoken(tmp_path / "ours.tiktoken")
+    with pytest.raises(ValueError, match="unknown split pattern 'cl100'"):
+        Tokenizer.from_tiktoken(tmp_path / "ours.tiktoken", pattern="cl100")
+
+
+def test_a_published_rank_file_is_known_by_its_name(tmp_path, monkeypatch):
+    """With the special tokens that tiktoken gives it; a wish goes before; one that broke off is refused."""
+    path = tmp_path / "r50k_base.tiktoken"
+    path.write_bytes(lines())
+    with pytest.raises(ValueError, match="r50k_base has 50,256 ranks, and this file 256"):
+        Tokenizer.load(path)
+    assert Tokenizer.from_tiktoken(path, pattern="cl100k").pattern == CL100K
+    known = tiktoken_file.PUBLISHED["r50k_base"]
+    monkeypatch.setitem(tiktoken_file.PUBLISHED, "r50k_base", known._replace(ranks=256))
+    opened = Tokenizer.load(tmp_path)
+    assert (opened.pattern, opened.special_tokens, opened.eot_token) == (GPT2, {"<|endoftext|>": 50_256}, 50_256)
+    assert Tokenizer.from_tiktoken(path, special_tokens={}).special_tokens == {}
+
+
+@pytest.mark.parametrize("name", sorted(tiktoken_file.PUBLISHED))
+def test_what_is_known_of_published_files_is_what_tiktoken_says(name, monkeypatch):
+    """Its own definitions, without their downloads."""
+    openai = pytest.importorskip("tiktoken_ext.openai_public")
+    for download in ("load_tiktoken_bpe", "data_gym_to_mergeable_bpe_ranks"):
+        monkeypatch.setattr(openai, download, lambda *_, **__: {})
+    theirs, ours = getattr(openai, name)(), tiktoken_file.PUBLISHED[name]
+    assert theirs["special_tokens"] == ours.special
+    assert theirs.get("explicit_n_vocab", ours.ranks + 1) == ours.ranks + 1  # <|endoftext|> is the other one
+    text = "I'll SAY 2048's, don't\n\n  x = y;\n/ getName API  \n\t z   \n "
+    assert regex.findall(theirs["pat_str"], text) == regex.findall(ours.pattern, text)
 
 
 def test_what_was_taken_over_can_be_saved_and_loaded(tokenizer, tmp_path):
@@ -104,7 +143,7 @@ def test_what_was_taken_over_can_be_saved_and_loaded(tokenizer, tmp_path):
 def test_plain_bytes_have_no_special_token(tmp_path):
     """256 means plain bytes, in a rank file too."""
     Tokenizer.bytes_only().to_tiktoken(tmp_path / "bytes.tiktoken")
-    assert Tokenizer.load(tmp_path / "bytes.tiktoken").n_vocab == 256
+    assert Tokenizer.from_tiktoken(tmp_path / "bytes.tiktoken", pattern="gpt2").n_vocab == 256
 
 
 def test_merges_in_another_order_than_ids_are_no_ranks(tmp_path):
@@ -138,4 +177,4 @@ def test_a_damaged_rank_file_is_refused(tmp_path, content, complaint):
     """A download that broke off, or a page that says 404: one line that names the file."""
     (tmp_path / "bad.tiktoken").write_bytes(content)
     with pytest.raises(ValueError, match=rf"bad.tiktoken cannot be used .*: .*({complaint})"):
-        Tokenizer.load(tmp_path / "bad.tiktoken")
+        Tokenizer.from_tiktoken(tmp_path / "bad.tiktoken", pattern="gpt2")

@@ -1,10 +1,10 @@
 """From texts to a tokenizer: what the options do, and what it says when it cannot go on."""
 
 import re
-from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
+from minigpt.runtime.workers import in_order
 from minigpt.tokenizer import Tokenizer, count
 from minigpt.tokenizer.patterns import CL100K
 from minigpt.tokenizer.train import learn_vocabulary
@@ -87,11 +87,11 @@ def test_ties_fall_as_asked():
 
 def test_neither_processes_nor_an_interruption_show_in_the_merges(texts, tmp_path, monkeypatch):
     """One process, two, and a second run from the counts of the first."""
-    pools: list[int] = []
-    monkeypatch.setattr(count, "ProcessPoolExecutor", lambda n, how: pools.append(n) or ProcessPoolExecutor(n, how))
+    asked: list[int] = []
+    monkeypatch.setattr(count, "in_order", lambda work, items, n: asked.append(n) or in_order(work, items, n))
     expected = learned(texts, tie_break="first_seen")
     assert learned(texts, tie_break="first_seen", num_proc=2) == expected
-    assert pools == [2]
+    assert asked[-1] == 2
     assert learned(texts, tie_break="first_seen", checkpoint=tmp_path / "state") == expected
     assert learned([], tie_break="first_seen", checkpoint=str(tmp_path / "state")) == expected
 

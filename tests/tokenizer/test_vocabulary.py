@@ -4,11 +4,13 @@ import dataclasses
 
 import pytest
 
+from minigpt.tokenizer import Tokenizer
 from minigpt.tokenizer.patterns import GPT2
 from minigpt.tokenizer.vocabulary import Vocabulary, merges_from_ranks
 
 BYTES = {byte: bytes([byte]) for byte in range(256)}
 A, B, C = b"abc"
+ENDS = (None, "<|endoftext|>", "<|end|>")
 
 
 def vocabulary(**changes) -> Vocabulary:
@@ -49,14 +51,24 @@ def test_the_fingerprint_sees_everything_that_decides_ids():
         vocabulary(pattern="."),
         vocabulary(normalization="NFC"),
         vocabulary(whole_words=True),
+        vocabulary(end_of_text="<|end|>"),  # stands between the documents of a shard
+        *(vocabulary(special={"<|endoftext|>": 257, "<|end|>": 258}, end_of_text=end) for end in ENDS),
     ]
     assert len({v.fingerprint for v in changed}) == len(changed)
-    assert vocabulary(end_of_text="<|end|>").fingerprint == vocabulary().fingerprint  # decides no id
 
 
 def test_the_fingerprint_never_changes_between_versions():
     """Golden: shards written today must be readable next year. Computed once."""
     assert vocabulary().fingerprint.startswith("4deed3d1d034")
+    trained = vocabulary(special={"<|endoftext|>": 257}, end_of_text="<|endoftext|>")
+    assert trained.fingerprint.startswith("92b67f206222")
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_the_token_that_ends_a_text_is_saved(tmp_path, end):
+    """<|endoftext|> was once taken for it wherever it existed."""
+    Tokenizer(vocabulary(special={"<|endoftext|>": 257, "<|end|>": 258}, end_of_text=end)).save(tmp_path)
+    assert Tokenizer.load(tmp_path).vocabulary.end_of_text == end
 
 
 def test_the_size_counts_gaps():

@@ -59,6 +59,24 @@ def test_data_is_prepared_once_and_again_only_for_another_recipe(run, tmp_path):
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run" / "data").iterdir()} != made
 
 
+def test_an_edited_file_is_noticed_and_a_begun_run_refuses_it(run, tmp_path):
+    """Before the first checkpoint the data is made again; behind one, tokens would change their meaning unseen."""
+    before = pretrain.prepare_data(run, ALONE)
+    edited = tmp_path / "texts" / "07.txt"
+    edited.write_text(edited.read_text().replace("word", "ward"))
+    after = pretrain.prepare_data(run, ALONE)
+    assert (before.train[:].tolist(), before.val[:].tolist()) != (after.train[:].tolist(), after.val[:].tolist())
+    edited.touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrain, "newest_whole", lambda folder: folder / "checkpoint-1")
+        pretrain.prepare_data(run, ALONE)  # only touched
+        edited.write_text(edited.read_text().upper())
+        with pytest.raises(ValueError, match="have changed since .* began to learn from them"):
+            pretrain.prepare_data(run, ALONE)
+    (tmp_path / "texts").rename(tmp_path / "moved")
+    pretrain.prepare_data(run, ALONE)  # the receipt is all there is
+
+
 def test_prepared_data_does_not_need_the_tokenizer_it_was_made_with(run, tmp_path):
     """The run's folder holds a copy; the folder that --tokenizer named may be gone when the run is resumed."""
     named = tmp_path / "named"

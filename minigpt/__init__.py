@@ -13,8 +13,9 @@ nothing you read depends on something you have not read yet (`tests/test_house.p
     training    the only training loop in the house
     engine      how do tokens come out?
     completion  how does text continue text? engine and tokenizer together, streamed
+    export      how does another program serve it? Hugging Face's folder, llama.cpp's file
     presets     named runs, as Python functions
-    __main__    python -m minigpt: doctor, corpus, report
+    __main__    python -m minigpt: doctor, corpus, report, export
 
 Below the rooms lies the cellar, `kernels/`: tensors in, tensors out; it never imports minigpt.
 """
@@ -30,6 +31,7 @@ ROOMS = (
     "training",
     "engine",
     "completion",
+    "export",
     "presets",
     "__main__",
 )

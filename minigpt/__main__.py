@@ -9,6 +9,7 @@ from typing import Literal
 
 from minigpt import config
 from minigpt.corpus.config import CorpusConfig
+from minigpt.export.config import ExportConfig
 from minigpt.runtime.console import one_line_errors
 
 USAGE = """\
@@ -19,6 +20,7 @@ python -m minigpt COMMAND [...]
   tokenizer explain TEXT [--tokenizer PATH]    how a text becomes tokens, merge by merge
   tokenizer train [--data ...] [--vocab-size N]    a tokenizer alone, as Hugging Face and tiktoken read it
   report RUN             draw a run's curves into RUN/report.html (extra: report)
+  export RUN [--to hf|gguf]    for other programs: transformers and vLLM, or llama.cpp (extra: export)
 
 Training and sampling are scripts of their own: python train.py --help, python sample.py --help"""
 
@@ -26,6 +28,16 @@ Training and sampling are scripts of their own: python train.py --help, python s
 @dataclass(frozen=True, kw_only=True)
 class ExplainConfig:
     tokenizer: str | None = None  # folder or file of a tokenizer; none: the newest run's
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusRun:
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    workers: int | None = None  # processes that clean a large corpus; none: one per core. The result is the same
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"--workers {self.workers}: at least one process must clean")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +61,8 @@ def corpus(argv: Sequence[str]) -> None:
     """Counts of documents, characters and bytes, and what each rule of cleaning did, with examples."""
     from minigpt.corpus.read import describe
 
-    print(describe(config.from_command_line(CorpusConfig(), argv, "python -m minigpt corpus [--data ...]")))
+    wish = config.from_command_line(CorpusRun(), argv, "python -m minigpt corpus [--data ...]")
+    print(describe(wish.corpus, wish.workers or os.cpu_count() or 1))
 
 
 def tokenizer(argv: Sequence[str]) -> None:
@@ -67,8 +80,10 @@ def explain_tokens(argv: Sequence[str]) -> None:
     from minigpt.tokenizer import Tokenizer
     from minigpt.tokenizer.explain import explain
 
-    if not argv or argv[0].startswith("--"):
-        raise ValueError('explain needs a text: python -m minigpt tokenizer explain "Some text"')
+    dashes = argv[:1] == ["--"]  # what follows is the text, also if it begins with dashes
+    argv = argv[dashes:]
+    if not argv or (argv[0].startswith("--") and not dashes):
+        raise ValueError('explain needs a text: python -m minigpt tokenizer explain "Some text" (or explain -- "--text")')
     wish = config.from_command_line(ExplainConfig(), argv[1:], "python -m minigpt tokenizer explain TEXT")
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     print(explain(Tokenizer.load(wish.tokenizer or newest_run(None)), argv[0], colour=colour))
@@ -96,8 +111,22 @@ def report(argv: Sequence[str]) -> None:
     print(write_report(argv[0]))
 
 
+def export(argv: Sequence[str]) -> None:
+    """A folder for transformers and vLLM, or a file for llama.cpp."""
+    from minigpt.export.command import export_run
+
+    named = bool(argv) and not argv[0].startswith("-")
+    usage = "python -m minigpt export RUN [--to hf|gguf]"
+    wish = config.from_command_line(ExportConfig(), argv[1:] if named else argv, usage)
+    if not named:
+        raise ValueError("export needs one run folder or checkpoint: python -m minigpt export out/quick --to gguf")
+    print(export_run(argv[0], wish))
+
+
 Command = Callable[[Sequence[str]], None]
-COMMANDS: dict[str, Command] = {"doctor": doctor, "corpus": corpus, "tokenizer": tokenizer, "report": report}
+COMMANDS: dict[str, Command] = {
+    "doctor": doctor, "corpus": corpus, "tokenizer": tokenizer, "report": report, "export": export,
+}  # fmt: skip
 TOKENIZER_COMMANDS: dict[str, Command] = {"explain": explain_tokens, "train": train_tokenizer}
 
 

@@ -35,6 +35,8 @@ def test_a_tokenizer_can_be_trained_and_looked_into(tmp_path, capsys):
     main(["tokenizer", "explain", "the text", "--tokenizer", str(out)])
     shown = capsys.readouterr().out
     assert "2 pre-tokens" in shown and "the|␣text" in shown and "\x1b" not in shown
+    main(["tokenizer", "explain", "--", "--text", "--tokenizer", str(out)])
+    assert "6 bytes" in capsys.readouterr().out
 
 
 def test_doctor_runs_on_any_machine(capsys):

@@ -1,4 +1,4 @@
-"""How bold the next token may be."""
+"""How bold the next token may be, and how much the engine does at once."""
 
 import math
 from dataclasses import dataclass
@@ -26,3 +26,23 @@ class SamplingConfig:
             raise ValueError(f"--min-p {self.min_p}: is a share from 0 (keeps every token) to 1")
         if not 0 < self.repetition_penalty < math.inf:
             raise ValueError(f"--repetition-penalty {self.repetition_penalty}: must be above 0; 1 is off")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    max_batch: int = 16  # requests computed together; more wait
+    page: int = 16  # tokens in a page of the cache
+    cache_tokens: int | None = None  # tokens that pages hold in all; none: max_batch times the model's context
+    chunk: int = 256  # tokens of prompts read in one step while nobody writes
+    chunk_beside: int = 32  # tokens of prompts read in one step beside those who write: more delays them
+    drafts: int = 3  # tokens guessed ahead, where the engine has somebody who guesses
+    invariant: bool = True  # the same tokens in any company; off: faster alone with float weights
+
+    def __post_init__(self) -> None:
+        for name in ("max_batch", "page", "chunk", "chunk_beside"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: needs at least 1")
+        if not 0 <= self.drafts <= 7:
+            raise ValueError(f"--drafts {self.drafts}: guess 0 to 7 tokens ahead; wrong guesses cost time")
+        if self.cache_tokens is not None and self.cache_tokens < self.page:
+            raise ValueError(f"--cache-tokens {self.cache_tokens}: needs at least a page of {self.page}")

@@ -4,28 +4,16 @@ from itertools import islice
 
 import pytest
 import torch
+from small_gpt import CONTEXT, VARIANTS, VOCAB, made_gpt
 from torch import nn
 
 from minigpt.engine.config import SamplingConfig
 from minigpt.engine.generate import evaluating, generate
 from minigpt.engine.sampling import repetition_penalised
-from minigpt.model.config import GPTConfig
-from minigpt.model.gpt import GPT
 from minigpt.runtime.precision import mixed_precision
 
-VOCAB, CONTEXT = 40, 12
 GREEDY = SamplingConfig(temperature=0.0, max_new_tokens=8)
 BOLD = SamplingConfig(temperature=1.0, top_p=0.95, max_new_tokens=50, repetition_penalty=1.1)
-
-
-def made_gpt(**changes) -> GPT:
-    """Small, in float64, with weights large enough that what it saw decides what it says."""
-    shape = {"vocab_size": VOCAB, "context_length": CONTEXT, "n_layer": 2, "n_head": 2, "n_embd": 16}
-    torch.manual_seed(0)
-    gpt = GPT(GPTConfig(**{**shape, "mlp_width": 24, **changes})).double().eval()
-    for parameter in gpt.parameters():
-        parameter.data *= 8.0 if parameter.ndim == 2 else 1.0
-    return gpt
 
 
 def stream(seed: int = 1) -> torch.Generator:
@@ -36,12 +24,6 @@ def tokens(gpt: nn.Module, prompt: list[int], config: SamplingConfig, **more) ->
     return list(generate(gpt, prompt, config, generator=stream(), **more))
 
 
-VARIANTS = {
-    "rope": {}, "learned": {"position": "learned"}, "sinusoidal": {"position": "sinusoidal"},
-    "alibi": {"position": "alibi"}, "none": {"position": "none"}, "window": {"window": 5},
-    "grouped": {"n_head": 4, "n_kv_head": 1},
-    "gpt2": {"position": "learned", "norm": "layer", "mlp": "gelu", "bias": True, "qk_norm": False},
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

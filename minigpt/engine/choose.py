@@ -1,0 +1,45 @@
+"""One request's next token: its own wishes first, then `sampling`."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from minigpt.engine.request import Answer, Logprob, Request
+from minigpt.engine.sampling import next_token
+
+
+def choose(answer: Answer, logits: Tensor, likeliest: int, best: float) -> int:
+    """The token after answer.visible. `likeliest` and `best`: argmax and max of logits (V,), found for all at once.
+
+    Raises: ValueError for logits that are not finite.
+    """
+    request = answer.request
+    if math.isfinite(best) and _plain(request):
+        return likeliest
+    logits = logits.float()
+    if request.logit_bias:
+        ids, biases = zip(*request.logit_bias.items(), strict=True)
+        logits = logits.index_add(0, torch.tensor(ids), torch.tensor(biases))
+    token = int(next_token(logits, torch.tensor(answer.visible), request.sampling, answer.generator))
+    if request.logprobs is not None:
+        answer.logprobs.append(logprob(logits, token, request.logprobs))
+    return token
+
+
+def logprob(logits: Tensor, token: int, alternatives: int) -> Logprob:
+    """log softmax(logits) of a token, and of the likeliest `alternatives`. (V,)"""
+    every = logits.log_softmax(-1)
+    values, ids = every.topk(min(alternatives, every.size(0)))
+    return Logprob(float(every[token]), tuple(zip(ids.tolist(), values.tolist(), strict=True)))
+
+
+def _plain(request: Request) -> bool:
+    """The likeliest token, and nothing asked besides."""
+    sampling = request.sampling
+    return (
+        sampling.temperature == 0
+        and sampling.repetition_penalty == 1
+        and not request.logit_bias
+        and request.logprobs is None
+    )

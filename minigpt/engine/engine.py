@@ -1,0 +1,168 @@
+"""Many requests at once: `generate` for a crowd.
+
+    engine = Engine(model)
+    answer = engine.submit(Request(prompt=[1, 2, 3]))
+    while answer.reason is None:
+        engine.step()             # one forward pass: answer.tokens grows by none, one, or several
+
+A request gets the tokens that `generate` would give it, whoever else is there: see `lanes.py` for the promise that
+makes this exact, and `invariant` in its config for what it costs.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from minigpt.engine.choose import choose
+from minigpt.engine.company import rows_of_attention, rows_of_products
+from minigpt.engine.config import EngineConfig
+from minigpt.engine.draft import Guesser
+from minigpt.engine.forward import Forward
+from minigpt.engine.lanes import KEYS, Lanes, Slice
+from minigpt.engine.pages import Pages
+from minigpt.engine.request import Answer, Reason, Request
+from minigpt.engine.scheduler import Scheduler, Sequence, Work
+from minigpt.model.gpt import GPT, check_ids
+
+
+class Engine:
+    """A model, its cache, and the requests that are on their way."""
+
+    def __init__(self, model: GPT, config: EngineConfig | None = None, guesser: Guesser | None = None) -> None:
+        """`guesser` says how texts may go on, to be checked several tokens at a time: see `draft.py`."""
+        config = config or EngineConfig()
+        self.config, self.shape, self.guesser, like = config, model.config, guesser, model.final_norm.weight
+        rows = _fewest_rows(model) if config.invariant else (1, 1)
+        self.invariant = config.invariant and 0 not in rows  # is the promise kept?
+        of_products, of_attention = (max(1, count) for count in rows)
+        count = -(-(config.cache_tokens or config.max_batch * self.shape.context_length) // config.page)
+        self.lanes = Lanes(self.shape, config.max_batch, count, config.page, like, of_attention)
+        self.scheduler = Scheduler(config, Pages(count, config.page), self.lanes)
+        self.forward = Forward(model, of_products)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.scheduler.running or self.scheduler.waiting)
+
+    def submit(self, request: Request) -> Answer:
+        """Queue a request. Raises: ValueError for what this model cannot do; no other request is touched."""
+        shape = self.shape
+        check_ids(torch.tensor(request.prompt), shape.vocab_size, "the prompt")
+        if len(request.prompt) > shape.context_length:
+            raise ValueError(
+                f"the prompt has {len(request.prompt)} tokens and the model sees {shape.context_length}: "
+                f"leave out the oldest"
+            )
+        if request.logit_bias:
+            check_ids(torch.tensor(list(request.logit_bias)), shape.vocab_size, "logit_bias")
+        answer = Answer(request)
+        self.scheduler.add(answer)
+        return answer
+
+    def cancel(self, answer: Answer) -> None:
+        """End a request now: the next step does not compute it."""
+        for sequence in [*self.scheduler.running, *self.scheduler.waiting]:
+            if sequence.answer is answer:
+                self._end(sequence, "cancelled")
+
+    @torch.inference_mode()
+    def step(self) -> list[Answer]:
+        """Compute once. Returns the answers that have come on, or to their end."""
+        works = self.scheduler.plan()
+        if not works:
+            return self.scheduler.failed()
+        self.lanes.begin([Slice(s.lane, s.computed, count) for s, count in works], self.forward.alibi)
+        ids = [token for work in works for token in work.ids]
+        logits = self.forward(ids, _chosen_rows(works), self.lanes)                # (rows that choose, V)
+        return self._choose(works, logits)
+
+    def stream(self, request: Request) -> Iterator[int]:
+        """The tokens of one request as they come; the others go on beside it."""
+        answer = self.submit(request)
+        shown = 0
+        try:
+            while answer.reason is None or shown < len(answer.tokens):
+                if shown == len(answer.tokens):
+                    self.step()
+                yield from answer.tokens[shown:]
+                shown = len(answer.tokens)
+        finally:
+            self.cancel(answer)
+
+    # --- after the forward pass -----------------------------------------------------------------------------------
+
+    def _choose(self, works: list[Work], logits: Tensor) -> list[Answer]:
+        """Give every sequence whose newest token was computed its next one."""
+        best, likeliest = (x.tolist() for x in logits.max(-1))
+        at, moved = 0, self.scheduler.failed()
+        for sequence, count in works:
+            rows = sequence.computed + count - len(sequence.tokens) + 1
+            if rows < 1:
+                self.scheduler.commit(sequence, count)
+                continue
+            here = slice(at, at + rows)
+            self._extend(sequence, count, logits[here], best[here], likeliest[here])
+            at += rows
+            moved.append(sequence.answer)
+        return moved
+
+    def _extend(self, sequence: Sequence, count: int, logits: Tensor, best: list[float], likeliest: list[int]) -> None:
+        """Choose a token from the first row; while it is the drafted one, the next row's logits are right as well."""
+        answer, drafts, kept = sequence.answer, list(sequence.drafts), 0
+        sequence.drafts.clear()
+        for i, row in enumerate(logits):
+            try:
+                token = choose(answer, row, likeliest[i], best[i])
+            except ValueError as error:
+                answer.error = str(error)
+                return self._end(sequence, "error")
+            ended = answer.take(token)
+            if ended or i == len(drafts) or token != drafts[i]:
+                break
+            kept += 1
+        self.scheduler.commit(sequence, count - len(drafts) + kept)
+        if answer.reason is not None:
+            self._end(sequence, answer.reason)
+        elif len(answer.visible) > self.shape.context_length:
+            self._slide(sequence)
+        elif self.guesser is not None:
+            sequence.drafts = self.guesser.guess(answer, self._room_for_drafts(answer))
+
+    def _room_for_drafts(self, answer: Answer) -> int:
+        """As many as fit into the context and into what may still be written, beside the token that comes anyway."""
+        written = answer.request.sampling.max_new_tokens - len(answer.tokens)
+        return min(self.config.drafts, written - 1, self.shape.context_length - len(answer.visible))
+
+    def _slide(self, sequence: Sequence) -> None:
+        """As `generate` does where the context is full: go on with its newer half, read again from position 0."""
+        del sequence.tokens[: -max(1, self.shape.context_length // 2)]
+        self.scheduler.restart(sequence)
+
+    def _end(self, sequence: Sequence, reason: Reason) -> None:
+        sequence.answer.reason = reason
+        self.scheduler.end(sequence)
+
+
+def _fewest_rows(model: GPT) -> tuple[int, int]:
+    """(of products with float weights, of attention) that make rows independent here; 0: nothing does.
+
+    Activations need whole vectors: a width that is no multiple of 32 is finished number by number, and a number's
+    last bit may then depend on where it stands.
+    """
+    config, dtype = model.config, model.final_norm.weight.dtype
+    if config.hidden % 32 or config.n_embd % 32 or config.dims_per_head % 2:
+        return 0, 0
+    shapes = [tuple(layer.weight.shape) for layer in model.modules() if type(layer) is nn.Linear]
+    attention = rows_of_attention(config.kv_heads, config.dims_per_head, KEYS, dtype)
+    return rows_of_products(shapes, dtype), attention
+
+
+def _chosen_rows(works: list[Work]) -> list[int]:
+    """The rows of a step whose logits choose a token: of each sequence from its newest token on."""
+    rows, at = [], 0
+    for sequence, count in works:
+        known = len(sequence.tokens) - sequence.computed
+        rows += range(at + known - 1, at + count)
+        at += count
+    return rows

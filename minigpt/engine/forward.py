@@ -1,0 +1,147 @@
+"""The model's forward pass once more, in few operations: `model/gpt.py` is its twin.
+
+Generation computes few tokens at a time, and then what takes time is to begin an operation. So here all rows of a
+step, of whatever sequences, are one matrix (N, C); q, k and v are one product, gate and up another; and what can be
+prepared is prepared when the engine is made.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import kernels
+from minigpt.engine.integer_linear import IntegerLinear
+from minigpt.engine.lanes import Lanes
+from minigpt.model.attention import Attention
+from minigpt.model.gpt import GPT, Block
+from minigpt.model.mlp import Relu2MLP, SwiGLUMLP
+from minigpt.model.norm import RMSNorm
+from minigpt.model.positions import Alibi, Learned, NoPosition, Rope, Sinusoidal, angles, frequencies, stretched
+
+Rows = Callable[[Tensor], Tensor]  # (N, some width) -> (N, some width)
+
+
+class Forward:
+    """ids in, logits out, keys and values in lanes. Weights are read when it is made: after training, make anew."""
+
+    def __init__(self, model: GPT, rows: int) -> None:
+        """`rows`: the fewest rows a matrix product may have, for its rows to be independent of each other."""
+        self.rows = rows
+        self.embedding = model.token_embedding
+        self.start, self.turn = _positions(model)
+        self.alibi = model.position_embedding.slopes if isinstance(model.position_embedding, Alibi) else None
+        self.layers = [_Layer(block, self.turn) for block in model.blocks]
+        self.norm, self.head = _norm(model.final_norm), stacked(model.lm_head)
+
+    def __call__(self, ids: list[int], wanted: list[int], lanes: Lanes) -> Tensor:
+        """N ids of the step that `lanes` has begun -> logits of its rows `wanted`: (len(wanted), V)"""
+        N, idle = len(ids), max(0, self.rows - len(ids))
+        position = F.pad(lanes.position, (0, idle)) if idle else lanes.position
+        x = self.embedding(torch.tensor(ids + [0] * idle, device=position.device))
+        x = self.start(x, position)                                               # (N + idle, C)
+        turning = [table[position][:, None] for table in self.turn]               # (N + idle, 1, D) each
+        for layer, block in enumerate(self.layers):
+            x = block(x, turning, N, layer, lanes)
+        if not wanted:
+            return x.new_empty(0, 1)
+        if len(wanted) < N:
+            x = x[wanted + [0] * max(0, self.rows - len(wanted))]
+        return self.head(self.norm(x))[: len(wanted)]                             # (len(wanted), V)
+
+
+class _Layer:
+    """One block, its products side by side."""
+
+    def __init__(self, block: Block, turn: list[Tensor]) -> None:
+        attention: Attention = block.attention
+        self.head_dim, self.turns = attention.head_dim, bool(turn)
+        self.attention_norm, self.mlp_norm = _norm(block.attention_norm), _norm(block.mlp_norm)
+        self.qkv = stacked(attention.q_proj, attention.k_proj, attention.v_proj)
+        self.out = stacked(attention.o_proj)
+        self.H = attention.q_proj.out_features // self.head_dim
+        self.G = attention.k_proj.out_features // self.head_dim
+        self.gain = None
+        if isinstance(attention.q_norm, RMSNorm):
+            gains = attention.q_norm.weight.expand(self.H, -1), attention.k_norm.weight.expand(self.G, -1)
+            self.gain, self.eps = torch.cat(gains), attention.q_norm.eps          # (H + G, D)
+        self.mlp = _mlp(block.mlp)
+
+    def __call__(self, x: Tensor, turning: list[Tensor], N: int, layer: int, lanes: Lanes) -> Tensor:
+        H, G = self.H, self.G
+        heads = self.qkv(self.attention_norm(x)).view(x.size(0), -1, self.head_dim)  # (N, H + 2G, D)
+        qk = heads[:, : H + G]
+        if self.gain is not None:
+            qk = normed(qk, self.gain, self.eps)
+        if self.turns:
+            qk = turned(qk, *turning)
+        y = lanes.attend(layer, qk[:N, :H], qk[:N, H:], heads[:N, H + G :]).reshape(N, -1)
+        if x.size(0) > N:
+            y = F.pad(y, (0, 0, 0, x.size(0) - N))
+        x = x + self.out(y)
+        return x.add_(self.mlp(self.mlp_norm(x)))
+
+
+# --- the parts of a block, as functions of rows -------------------------------------------------------------------
+
+
+def stacked(*layers: nn.Module) -> Rows:
+    """Linear layers that read the same rows, as one: their outputs side by side."""
+    if all(type(layer) is nn.Linear for layer in layers):
+        weight = torch.cat([layer.weight for layer in layers]).detach()
+        bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers]).detach()
+        return lambda x: F.linear(x, weight, bias)
+    if len(layers) == 1:
+        return layers[0]
+    if all(isinstance(layer, IntegerLinear) for layer in layers):
+        return IntegerLinear.stacked(list(layers))
+    return lambda x: torch.cat([layer(x) for layer in layers], dim=-1)
+
+
+def normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """kernels.rms_norm in operations that treat a row alike in any company: x / rms(x) · weight."""
+    C = x.size(-1)
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)                    # sqrt(C) times the rms
+    return (x * length.square_().div_(C).add_(eps).rsqrt_()).mul_(weight)
+
+
+def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """kernels.rotary with its angles looked up: (cos, cos) and (-sin, sin) of each row's position."""
+    return torch.addcmul(x * cos, x.roll(x.size(-1) // 2, -1), sin)
+
+
+def _norm(norm: nn.Module) -> Rows:
+    if isinstance(norm, RMSNorm):
+        weight, eps = norm.weight.detach(), norm.eps
+        return lambda x: normed(x, weight, eps)
+    return norm
+
+
+def _mlp(mlp: nn.Module) -> Rows:
+    down = stacked(mlp.down_proj)
+    if isinstance(mlp, SwiGLUMLP):
+        both = stacked(mlp.gate_proj, mlp.up_proj)
+        return lambda x: down(kernels.swiglu(*both(x).chunk(2, dim=-1)))
+    up = stacked(mlp.up_proj)
+    if isinstance(mlp, Relu2MLP):
+        return lambda x: down(F.relu(up(x)).square_())
+    return lambda x: down(kernels.gelu(up(x)))
+
+
+def _positions(model: GPT) -> tuple[Callable[[Tensor, Tensor], Tensor], list[Tensor]]:
+    """(what is done to embeddings (N, C) at positions (N,); tables (context, D) to turn q and k with, or none)"""
+    scheme, config, like = model.position_embedding, model.config, model.token_embedding.weight
+    if isinstance(scheme, Learned):
+        return lambda x, position: x + scheme.weight[position], []
+    if isinstance(scheme, Sinusoidal):
+        nothing = like.new_zeros(1, config.context_length, config.n_embd)
+        table = scheme(nothing, 0).x[0]                                            # (context, C)
+        return lambda x, position: x * scheme.scale + table[position], []
+    if isinstance(scheme, Rope):
+        frequency = stretched(frequencies(scheme.head_dim, scheme.theta, like), scheme.factor)
+        angle = angles(0, config.context_length, frequency)                        # (context, D/2)
+        cos, sin = angle.cos().to(like.dtype), angle.sin().to(like.dtype)
+        return lambda x, position: x, [torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)]
+    assert isinstance(scheme, Alibi | NoPosition), f"an engine for {type(scheme).__name__} is not written"
+    return lambda x, position: x, []

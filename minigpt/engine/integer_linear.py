@@ -1,0 +1,134 @@
+"""Linear layers in integers: a quarter of the bytes, and the same bits in any company.
+
+    s = max |x| / 127 for each row,   q = round(x / s)        eight bits a number, a scale for every row of x
+    y = s · (q Wᵀ) · scale + bias                            W in eight bits, a scale for each of its rows
+
+Sums of integers have no rounding, so q Wᵀ is exact in whatever order, by whatever library, in whatever batch. torch
+has three ways to multiply so on a CPU, and which is fastest depends on the shape and the machine: the first use
+measures them. They agree to the last bit, so that the choice is never seen in a result.
+
+torch's own dynamic quantization takes one scale for all rows of x: there, a row's result depends on its company.
+"""
+
+import time
+import warnings
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+EXACT = 1024  # products of ±127 · ±127 that float32 adds up without rounding: 127² · 1024 < 2²⁴
+
+Product = Callable[[Tensor], Tensor]  # whole numbers q (M, K) in float32 -> q Wᵀ · scale (M, N)
+
+
+class IntegerLinear(nn.Module):
+    """A linear layer of int8 weights.
+
+    Shapes: weight (N, K) of int8, scale (N,), bias (N,) or none; x (..., K) -> (..., N).
+    Dtypes: products in integers, scales in float32; the result in x.dtype.
+    """
+
+    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", bias)
+        self._product: Product | None = None
+
+    @property
+    def out_features(self) -> int:
+        return self.weight.size(0)
+
+    @staticmethod
+    def stacked(layers: "list[IntegerLinear]") -> "IntegerLinear":
+        """Layers that read the same rows, as one: their outputs side by side."""
+        bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
+        return IntegerLinear(torch.cat([layer.weight for layer in layers]), torch.cat([x.scale for x in layers]), bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self._product is None:
+            self._product = fastest(self.weight, self.scale)
+        rows = x.reshape(-1, x.size(-1)).float()                                  # (M, K)
+        s = rows.abs().amax(-1, keepdim=True).div_(127).clamp_min_(1e-30)         # (M, 1); a row of zeros stays 0
+        y = self._product((rows / s).round_()).mul_(s)                            # (M, N)
+        if self.bias is not None:
+            y += self.bias
+        return y.view(*x.shape[:-1], -1).to(x.dtype)
+
+
+# --- three ways to multiply whole numbers -------------------------------------------------------------------------
+
+
+def by_float(weight: Tensor, scale: Tensor) -> Product:
+    """float32 products: the numbers are whole and small enough for every partial sum to be exact."""
+    parts = [part.contiguous() for part in weight.float().split(EXACT, dim=1)]
+
+    def product(q: Tensor) -> Tensor:
+        first, *others = (x @ part.T for x, part in zip(q.split(EXACT, dim=1), parts, strict=True))
+        if others:
+            return sum((y.double() for y in others), first.double()).float().mul_(scale)
+        return first.mul_(scale)
+
+    return product
+
+
+def by_int_mm(weight: Tensor, scale: Tensor) -> Product:
+    """torch._int_mm: int8 times int8 in int32."""
+    turned = weight.T
+
+    def product(q: Tensor) -> Tensor:
+        return torch._int_mm(q.to(torch.int8), turned).float().mul_(scale)
+
+    return product
+
+
+def by_fbgemm(weight: Tensor, scale: Tensor) -> Product:
+    """torch's dynamically quantized linear layer, made exact by one more row.
+
+    It finds one scale for all of x, 255 steps from the smallest to the largest number. A row with -128 and 127 in it
+    makes these steps 1, and whole numbers stay what they are.
+    """
+    zeros = torch.zeros(len(scale), dtype=torch.int64)
+    with warnings.catch_warnings():  # torch says that this will go some day: `fastest` then finds it gone
+        warnings.simplefilter("ignore", UserWarning)
+        stored = torch._make_per_channel_quantized_tensor(weight, scale.double(), zeros, 0)
+    packed = torch.ops.quantized.linear_prepack(stored, None)
+    pin = torch.zeros(1, weight.size(1))
+    pin[0, :2] = torch.tensor([-128.0, 127.0])
+
+    def product(q: Tensor) -> Tensor:
+        return torch.ops.quantized.linear_dynamic(torch.cat((q, pin)), packed, False)[:-1]
+
+    return product
+
+
+WAYS = {"fbgemm": by_fbgemm, "int_mm": by_int_mm, "float": by_float}
+
+
+def fastest(weight: Tensor, scale: Tensor) -> Product:
+    """The way that is fastest here for a weight of this shape, alone and in a batch of 16."""
+    return WAYS[_fastest(weight.size(0), weight.size(1), torch.get_num_threads())](weight, scale)
+
+
+@cache
+def _fastest(N: int, K: int, threads: int) -> str:
+    """Measured once per shape, in some milliseconds."""
+    weight, scale = torch.ones(N, K, dtype=torch.int8), torch.ones(N)
+    return min(WAYS, key=lambda name: _seconds(WAYS[name], weight, scale))
+
+
+def _seconds(way: Callable[[Tensor, Tensor], Product], weight: Tensor, scale: Tensor) -> float:
+    """The least of several tries: one product of a row and one of 16. Infinite where torch lacks this way."""
+    rows = [torch.ones(M, weight.size(1)) for M in (1, 16)]
+    try:
+        product, best = way(weight, scale), float("inf")
+        for _ in range(8):
+            started = time.perf_counter()
+            for q in rows:
+                product(q)
+            best = min(best, time.perf_counter() - started)
+        return best
+    except (RuntimeError, AttributeError, NotImplementedError):
+        return float("inf")

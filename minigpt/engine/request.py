@@ -1,0 +1,85 @@
+"""What somebody asks of the engine, and what has become of it so far."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from minigpt.engine.config import SamplingConfig
+from minigpt.runtime.seeding import generator
+
+MOST_STOP_IDS = 64
+MOST_LOGPROBS = 20
+
+Reason = Literal["stop", "length", "cancelled", "error"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One prompt, and how it is to be continued.
+
+    Raises: ValueError for what no model could do; what depends on the model, `Engine.submit` refuses.
+    """
+
+    prompt: Sequence[int]
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    stop_ids: Collection[int] = ()  # a token among them ends the text, unseen
+    seed: int | None = None  # the same seed draws the same tokens; none: different ones every time
+    logit_bias: Mapping[int, float] = field(default_factory=dict)  # added to the logits of these tokens
+    logprobs: int | None = None  # report the log-probability of each token, and of so many of the likeliest
+
+    def __post_init__(self) -> None:
+        if not self.prompt:
+            raise ValueError("the prompt holds no token: begin with the end-of-text token, or any other")
+        if len(self.stop_ids) > MOST_STOP_IDS:
+            raise ValueError(f"{len(self.stop_ids)} stop tokens: at most {MOST_STOP_IDS} are checked after each token")
+        if self.logprobs is not None and not 0 <= self.logprobs <= MOST_LOGPROBS:
+            raise ValueError(f"logprobs={self.logprobs}: ask for 0 to {MOST_LOGPROBS} alternatives")
+        for token, bias in self.logit_bias.items():
+            if not math.isfinite(bias):
+                raise ValueError(f"logit_bias {bias} of token {token}: must be finite; -100 is as good as never")
+
+
+@dataclass(frozen=True)
+class Logprob:
+    """What the model thought of the token it chose: before penalties, temperature and filters."""
+
+    chosen: float
+    likeliest: tuple[tuple[int, float], ...]  # (token, log-probability), likeliest first
+
+
+@dataclass(eq=False)
+class Answer:
+    """How far a request has come. The engine writes it; whoever asked reads it."""
+
+    request: Request
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[Logprob] = field(default_factory=list)
+    reason: Reason | None = None  # why it has ended; none: it has not
+    error: str | None = None  # what went wrong, where the reason is "error"
+    cached: int = 0  # tokens of the prompt that were remembered and not computed again
+
+    def __post_init__(self) -> None:
+        self.generator = _stream(self.request.seed)
+        self.visible = list(self.request.prompt)  # what the model sees: the prompt and what it wrote
+
+    def take(self, token: int) -> bool:
+        """Write down the token that was chosen; True if it is the end."""
+        if token in self.request.stop_ids:
+            self.reason = "stop"
+            return True
+        self.tokens.append(token)
+        self.visible.append(token)
+        if len(self.tokens) == self.request.sampling.max_new_tokens:
+            self.reason = "length"
+        return self.reason is not None
+
+
+def _stream(seed: int | None) -> torch.Generator:
+    if seed is not None:
+        return generator(seed)
+    fresh = torch.Generator()
+    fresh.seed()
+    return fresh

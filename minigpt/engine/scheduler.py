@@ -1,0 +1,202 @@
+"""Who is computed in the next step, and how much of each: decided with integers alone.
+
+    waiting ── admit: a lane, what is remembered ──> running ── end ──> gone
+       ^                                               │
+       └──────────── preempt: no page left ────────────┘
+
+A step computes some tokens of some sequences. One that writes needs its newest token (and those drafted after it);
+one that still reads its prompt gets a chunk, so that a long prompt never makes the others wait for long. Sequences
+join and leave between any two steps.
+
+Source: continuous batching, Yu et al. 2022, "Orca"; chunks beside writers, Agrawal et al. 2023, "Sarathi".
+"""
+
+import heapq
+from collections import deque
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from minigpt.engine.config import EngineConfig
+from minigpt.engine.pages import Node, OutOfPages, Pages
+from minigpt.engine.request import Answer
+
+
+class Store(Protocol):
+    """Where keys and values lie. A lane holds one running sequence's; pages outlive it."""
+
+    def fetch(self, page: int, count: int, lane: int, start: int) -> None:
+        """Copy the first `count` tokens of a page into a lane, from position `start` on."""
+
+    def file(self, lane: int, start: int, count: int, page: int) -> None:
+        """Copy `count` tokens of a lane, from position `start` on, into a page."""
+
+
+@dataclass(eq=False)
+class Sequence:
+    """An answer in the making: how much of what it sees is computed, and where that lies."""
+
+    answer: Answer
+    node: Node                                      # the remembered page it stands at
+    lane: int = -1                                  # none while it waits
+    computed: int = 0                               # tokens whose keys and values are stored
+    pages: list[int] = field(default_factory=list)  # room for them, and for those of the next step
+    filed: int = 0                                  # of them, those that hold what they are for
+    drafts: list[int] = field(default_factory=list)  # guessed tokens, to be computed and perhaps kept
+
+    @property
+    def tokens(self) -> list[int]:
+        return self.answer.visible
+
+    @property
+    def writes(self) -> bool:
+        """Only the newest token is missing: the next step chooses another."""
+        return self.computed == len(self.tokens) - 1
+
+
+class Work(NamedTuple):
+    """What a step does for one sequence: compute `count` tokens from position `sequence.computed` on."""
+
+    sequence: Sequence
+    count: int
+
+    @property
+    def ids(self) -> list[int]:
+        start = self.sequence.computed
+        return (self.sequence.tokens[start:] + self.sequence.drafts)[: self.count]
+
+    @property
+    def chooses(self) -> bool:
+        """The newest token is among them: its logits choose the next one."""
+        return self.sequence.computed + self.count >= len(self.sequence.tokens)
+
+
+class Scheduler:
+    """Sequences that wait, sequences that run, and the pages they share."""
+
+    def __init__(self, config: EngineConfig, pages: Pages, store: Store) -> None:
+        self.config, self.pages, self.store = config, pages, store
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []  # oldest first
+        self.lanes = list(range(config.max_batch))  # free ones, a heap: the lowest are used first
+        self._failed: list[Answer] = []
+
+    def add(self, answer: Answer) -> None:
+        self.waiting.append(Sequence(answer, self.pages.root))
+
+    def plan(self) -> list[Work]:
+        """The next step: every writer first, then chunks of the prompts, the oldest first."""
+        works = [Work(s, 1 + len(s.drafts)) for s in self.running if s.writes]
+        works = [work for work in works if self._make_room(work)]
+        budget = self.config.chunk_beside if works else self.config.chunk
+        for sequence in list(self.running):
+            if budget and not sequence.writes and sequence.lane >= 0:
+                budget -= self._read(sequence, budget, works)
+        while budget and self.waiting and self.lanes:
+            if not (self._admit(self.waiting[0]) and (count := self._read(self.running[-1], budget, works))):
+                break
+            budget -= count
+        return [work for work in works if work.sequence.lane >= 0]  # one preempted later has lost its turn
+
+    def commit(self, sequence: Sequence, count: int) -> None:
+        """`count` more tokens of a sequence are stored. Pages that are full now are filed and remembered."""
+        sequence.computed += count
+        while (sequence.filed + 1) * self.pages.size <= sequence.computed:
+            self._file(sequence, self.pages.size)
+
+    def end(self, sequence: Sequence) -> None:
+        """Take a sequence out, wherever it is. What it computed is remembered."""
+        if sequence.lane < 0:
+            self.waiting.remove(sequence)
+            return
+        if rest := sequence.computed - sequence.filed * self.pages.size:
+            self._file(sequence, rest)
+        self._stop(sequence)
+
+    def restart(self, sequence: Sequence) -> None:
+        """Forget what is computed of a sequence, which goes on to run: its tokens have changed."""
+        self._give_up_pages(sequence)
+
+    def failed(self) -> list[Answer]:
+        """The answers that have ended for want of a page since this was last asked."""
+        failed, self._failed = self._failed, []
+        return failed
+
+    # --- one sequence ---------------------------------------------------------------------------------------------
+
+    def _admit(self, sequence: Sequence) -> bool:
+        """From waiting to running, with what is remembered of its beginning; not while no page is left for more.
+
+        The newest token is always computed: its logits are wanted.
+        """
+        path = self.pages.find(sequence.tokens[:-1])
+        if self.running and len(self.pages.free) + len(self.pages.idle) <= len(path):
+            return False
+        self.waiting.popleft()
+        self.running.append(sequence)
+        sequence.lane = heapq.heappop(self.lanes)
+        for node, count in path:
+            self.store.fetch(node.page, count, sequence.lane, sequence.computed)
+            sequence.computed += count
+            if count == self.pages.size:
+                self.pages.share(node.page)
+                sequence.pages.append(node.page)
+                sequence.filed += 1
+                sequence.node = node
+        if not sequence.answer.tokens:
+            sequence.answer.cached = sequence.computed
+        return True
+
+    def _read(self, sequence: Sequence, budget: int, works: list[Work]) -> int:
+        """Add a chunk of a prompt to the step; returns how many tokens it has."""
+        work = Work(sequence, min(budget, len(sequence.tokens) - sequence.computed))
+        if not self._make_room(work):
+            return 0
+        works.append(work)
+        return work.count
+
+    def _make_room(self, work: Work) -> bool:
+        """Pages for the tokens of a step, taken from the youngest sequences if need be; False: it lost its own."""
+        sequence, count = work
+        while sequence.lane >= 0 and len(sequence.pages) * self.pages.size < sequence.computed + count:
+            try:
+                sequence.pages.append(self.pages.take())
+            except OutOfPages:
+                if self.running == [sequence]:
+                    self._fail(sequence)
+                else:
+                    self._preempt(self.running[-1])
+        return sequence.lane >= 0
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Back to the head of those who wait; it will compute again what is not remembered until then."""
+        self._stop(sequence)
+        self.waiting.appendleft(sequence)
+
+    def _fail(self, sequence: Sequence) -> None:
+        answer = sequence.answer
+        answer.reason, answer.error = "error", (
+            f"no page is left for token {sequence.computed + 1}: the cache holds {self.pages.count} pages of "
+            f"{self.pages.size} tokens. Give the engine more cache_tokens, or ask for less."
+        )
+        self._failed.append(answer)
+        self._stop(sequence)
+
+    def _stop(self, sequence: Sequence) -> None:
+        self._give_up_pages(sequence)
+        heapq.heappush(self.lanes, sequence.lane)
+        sequence.lane = -1
+        self.running.remove(sequence)
+
+    def _give_up_pages(self, sequence: Sequence) -> None:
+        self.pages.release(reversed(sequence.pages))
+        sequence.pages.clear()
+        sequence.drafts.clear()
+        sequence.node, sequence.computed, sequence.filed = self.pages.root, 0, 0
+
+    def _file(self, sequence: Sequence, count: int) -> None:
+        """Copy the next page's tokens out of the lane, and remember what they are."""
+        start, page = sequence.filed * self.pages.size, sequence.pages[sequence.filed]
+        self.store.file(sequence.lane, start, count, page)
+        sequence.node = self.pages.remember(sequence.node, sequence.tokens[start : start + count], page)
+        sequence.pages[sequence.filed] = sequence.node.page
+        sequence.filed += 1

@@ -1,0 +1,294 @@
+"""Many requests at once: each gets what `generate` would give it alone, to the last bit of its logits."""
+
+import random
+
+import pytest
+import torch
+from small_gpt import VARIANTS, VOCAB, made_gpt
+
+from kernels.quantization import quantize_int8
+from minigpt.engine import engine as engine_module
+from minigpt.engine.config import EngineConfig, SamplingConfig
+from minigpt.engine.draft import DraftModel, PromptLookup
+from minigpt.engine.engine import Engine
+from minigpt.engine.generate import generate
+from minigpt.engine.integer_linear import IntegerLinear
+from minigpt.engine.request import Answer, Request
+from minigpt.model.config import GPTConfig
+from minigpt.model.gpt import GPT
+from minigpt.runtime.seeding import generator
+
+BOLD = SamplingConfig(temperature=1.0, top_p=0.95, max_new_tokens=40)
+
+
+def asked(prompt: list[int], seed: int = 1, sampling: SamplingConfig = BOLD, **more) -> Request:
+    return Request(prompt=prompt, sampling=sampling, seed=seed, **more)
+
+
+def finished(engine: Engine, requests: list[Request]) -> list[Answer]:
+    answers = [engine.submit(request) for request in requests]
+    while engine.busy:
+        engine.step()
+    return answers
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_request_in_a_crowd_gets_what_generate_gives(variant):
+    """Every shape of model; prompts cut into chunks, few pages so that some give way, contexts that slide."""
+    gpt = made_gpt(**VARIANTS[variant], context_length=32)
+    small = EngineConfig(max_batch=3, page=4, chunk=7, chunk_beside=5, cache_tokens=60)
+    requests = [asked([(7 * i * j + 3) % VOCAB for i in range(n)], seed=j) for j, n in enumerate([1, 5, 9, 32, 17, 9])]
+    for request, answer in zip(requests, finished(Engine(gpt, small), requests), strict=True):
+        alone = list(generate(gpt, request.prompt, BOLD, generator=generator(request.seed)))
+        assert answer.tokens == alone and answer.reason == "length"
+        assert len(set(alone)) > 3
+
+
+# --- the promise --------------------------------------------------------------------------------------------------
+
+
+def whole_gpt(integers: bool) -> GPT:
+    """In float32, with widths that fill vectors; as int8 if asked."""
+    torch.manual_seed(3)
+    shape = {"vocab_size": 160, "context_length": 320, "n_layer": 2, "n_head": 4, "n_kv_head": 2, "n_embd": 64}
+    gpt = GPT(GPTConfig(**shape, mlp_width=96)).eval()
+    for parameter in gpt.parameters():
+        parameter.data *= 8.0 if parameter.ndim == 2 else 1.0
+    if integers:
+        for block in gpt.blocks:
+            for part in (block.attention, block.mlp):
+                for name, layer in list(part.named_children()):
+                    if type(layer) is torch.nn.Linear:
+                        setattr(part, name, IntegerLinear(*quantize_int8(layer.weight.data)))
+        gpt.lm_head = IntegerLinear(*quantize_int8(gpt.lm_head.weight.data))
+    return gpt
+
+
+def crowd(count: int) -> list[Request]:
+    """Prompts of 1 to 200 tokens, some of which begin alike."""
+    draw = random.Random(1)
+    common = [draw.randrange(160) for _ in range(150)]
+    prompts = [common[: draw.randrange(151)] + [draw.randrange(160) for _ in range(draw.randint(1, 50))]
+               for _ in range(count)]  # fmt: skip
+    sampling = SamplingConfig(temperature=1.0, max_new_tokens=12)
+    return [asked(prompt, seed, sampling) for seed, prompt in enumerate(prompts)]
+
+
+@pytest.fixture
+def chosen_from(monkeypatch):
+    """Every row of logits a token was chosen from: {(seed, how many tokens before it): logits}"""
+    seen: dict[tuple[int, int], torch.Tensor] = {}
+    choose = engine_module.choose
+
+    def recorded(answer, logits, *rest):
+        place = (answer.request.seed, len(answer.tokens))
+        if place in seen:
+            assert torch.equal(seen[place], logits), f"other bits at {place}: company shows"
+        seen[place] = logits.clone()
+        return choose(answer, logits, *rest)
+
+    monkeypatch.setattr(engine_module, "choose", recorded)
+    return seen
+
+
+@pytest.mark.parametrize("integers", [False, True], ids=["float32", "int8"])
+def test_company_changes_no_bit(integers, chosen_from):
+    """Alone; in a crowd; with a remembered beginning; in chunks of other sizes; where the youngest give way."""
+    gpt, requests = whole_gpt(integers), crowd(24)
+    engine = Engine(gpt, EngineConfig(max_batch=1))
+    if not engine.invariant:
+        pytest.skip("this machine's matrix products depend on company: the engine says so")
+    alone = [answer.tokens for request in requests for answer in finished(Engine(gpt, engine.config), [request])]
+    warm = finished(engine, requests)
+    warm_again = finished(engine, requests)
+    assert sum(answer.cached > 0 for answer in warm_again) > 20
+    crowded = finished(Engine(gpt, EngineConfig(max_batch=16)), requests)
+    narrow = EngineConfig(max_batch=5, page=7, chunk=11, chunk_beside=3, cache_tokens=700)
+    for answers in (warm, warm_again, crowded, finished(Engine(gpt, narrow), requests)):
+        assert [answer.tokens for answer in answers] == alone
+    assert len(chosen_from) == 24 * 12
+
+
+def test_the_promise_is_not_made_where_it_cannot_be_kept():
+    """A width that no vector fills; and whoever does not ask for it, is not told it holds."""
+    assert not Engine(made_gpt().float()).invariant
+    assert not Engine(whole_gpt(False), EngineConfig(invariant=False)).invariant
+
+
+# --- the life of a request ----------------------------------------------------------------------------------------
+
+
+def test_a_cancelled_request_is_not_computed_again_and_the_others_go_on():
+    gpt = made_gpt()
+    engine = Engine(gpt, EngineConfig(max_batch=2))
+    first, second, third = (engine.submit(asked([n], seed=n)) for n in (1, 2, 3))
+    engine.step()
+    engine.cancel(first)
+    engine.cancel(third)
+    while engine.busy:
+        engine.step()
+    assert (first.reason, len(first.tokens), third.reason, third.tokens) == ("cancelled", 1, "cancelled", [])
+    assert second.tokens == list(generate(gpt, [2], BOLD, generator=generator(2)))
+
+
+def test_a_stop_token_ends_a_text_unseen():
+    gpt = made_gpt()
+    [answer] = finished(Engine(gpt), [asked([1])])
+    stop = answer.tokens[7]
+    [stopped] = finished(Engine(gpt), [asked([1], stop_ids=(stop,))])
+    assert stopped.tokens == answer.tokens[: answer.tokens.index(stop)] and stopped.reason == "stop"
+
+
+def test_tokens_can_be_read_as_they_come():
+    gpt = made_gpt()
+    engine = Engine(gpt)
+    beside = engine.submit(asked([2], seed=2))
+    assert list(engine.stream(asked([1]))) == list(generate(gpt, [1], BOLD, generator=generator(1)))
+    assert beside.tokens == list(generate(gpt, [2], BOLD, generator=generator(2)))
+
+
+def test_a_stream_that_nobody_reads_on_is_cancelled():
+    engine = Engine(made_gpt())
+    stream = engine.stream(asked([1]))
+    next(stream)
+    stream.close()
+    assert not engine.busy
+
+
+def test_a_forbidden_token_never_comes_and_a_wished_one_always():
+    gpt = made_gpt()
+    [plain] = finished(Engine(gpt), [asked([1])])
+    never = plain.tokens[0]
+    [without] = finished(Engine(gpt), [asked([1], logit_bias={never: -1000.0})])
+    assert never not in without.tokens
+    [only] = finished(Engine(gpt), [asked([1], logit_bias={5: 1e6})])
+    assert set(only.tokens) == {5}
+
+
+def test_logprobs_are_the_models_own():
+    """Whatever the temperature: log softmax of its logits, checked with a forward pass of the model."""
+    gpt = made_gpt()
+    cool = SamplingConfig(temperature=0.3, max_new_tokens=5)
+    [answer] = finished(Engine(gpt), [asked([1, 2], logprobs=3, sampling=cool)])
+    logits = gpt(torch.tensor([[1, 2, *answer.tokens]]))[0, 1:-1].log_softmax(-1).detach()
+    for token, said, row in zip(answer.tokens, answer.logprobs, logits, strict=True):
+        assert said.chosen == pytest.approx(float(row[token]), abs=1e-5)
+        assert [i for i, _ in said.likeliest] == row.topk(3).indices.tolist()
+
+
+def test_damaged_weights_end_requests_with_an_error_not_the_engine():
+    gpt = made_gpt()
+    gpt.token_embedding.weight.data[7] = torch.nan
+    engine = Engine(gpt)
+    for answer in finished(engine, [asked([7]), asked([1], sampling=SamplingConfig(temperature=0))]):
+        assert answer.reason == "error" and "not finite" in answer.error
+    assert not engine.busy
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        ({"prompt": []}, "no token"),
+        ({"prompt": [VOCAB]}, "beyond the vocabulary"),
+        ({"prompt": [-1]}, "beyond the vocabulary"),
+        ({"prompt": [1] * 13}, "13 tokens and the model sees 12"),
+        ({"prompt": [1], "stop_ids": range(100)}, "at most 64"),
+        ({"prompt": [1], "logprobs": 21}, "0 to 20"),
+        ({"prompt": [1], "logit_bias": {VOCAB: 1.0}}, "beyond the vocabulary"),
+        ({"prompt": [1], "logit_bias": {1: float("nan")}}, "finite"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_it_is_queued(wish, message):
+    engine = Engine(made_gpt())
+    running = engine.submit(asked([1]))
+    with pytest.raises(ValueError, match=message):
+        engine.submit(Request(**wish))
+    while engine.busy:
+        engine.step()
+    assert len(running.tokens) == 40
+
+
+def test_a_thousand_requests_leave_nothing_behind():
+    """Random lengths and cancellations: every page and lane is free or idle again."""
+    engine = Engine(made_gpt(n_layer=1), EngineConfig(max_batch=8, page=4))
+    draw, answers = random.Random(1), []
+    for number in range(1000):
+        prompt = [draw.randrange(VOCAB) for _ in range(draw.randint(1, 9))]
+        answers.append(engine.submit(asked(prompt, number, SamplingConfig(max_new_tokens=draw.randint(1, 4)))))
+        if draw.random() < 0.5:
+            engine.step()
+        if draw.random() < 0.2:
+            engine.cancel(draw.choice(answers))
+    while engine.busy:
+        engine.step()
+    assert all(answer.reason in ("length", "cancelled") for answer in answers)
+    pages = engine.scheduler.pages
+    assert not any(pages.holders) and len(pages.free) + len(pages.idle) == pages.count
+    assert sorted(engine.scheduler.lanes) == list(range(8))
+
+
+# --- guessing ahead -----------------------------------------------------------------------------------------------
+
+
+class Oracle:
+    """Guesses right for a while, then wrong: knows every answer beforehand."""
+
+    def __init__(self, answers: dict[int, list[int]], right: int) -> None:
+        self.answers, self.right, self.asked = answers, right, 0
+
+    def guess(self, answer: Answer, count: int) -> list[int]:
+        self.asked += 1
+        rest = self.answers[answer.request.seed][len(answer.tokens) :][:count]
+        return [token if i < self.right else (token + 1) % VOCAB for i, token in enumerate(rest)]
+
+
+@pytest.mark.parametrize("right", range(5))
+@pytest.mark.parametrize("variant", ["rope", "learned", "alibi", "window", "grouped"])
+def test_guesses_change_no_token(variant, right):
+    """Right, wrong or right at first: only the number of steps is another."""
+    gpt = made_gpt(**VARIANTS[variant], context_length=32)
+    requests = [asked([n, n + 1, n], seed=n) for n in range(4)]
+    plain = [answer.tokens for answer in finished(Engine(gpt), requests)]
+    engine = Engine(gpt, EngineConfig(drafts=4, page=4, max_batch=3), Oracle(dict(enumerate(plain)), right))
+    assert [answer.tokens for answer in finished(engine, requests)] == plain
+
+
+def test_right_guesses_save_steps():
+    gpt = made_gpt(context_length=64)
+    [plain] = finished(Engine(gpt), [asked([1])])
+    engine, steps = Engine(gpt, EngineConfig(drafts=3), Oracle({1: plain.tokens}, 3)), 0
+    answer = engine.submit(asked([1]))
+    while engine.busy:
+        engine.step()
+        steps += 1
+    assert answer.tokens == plain.tokens and steps == 1 + 10  # forty tokens: the first, then four in each step
+
+
+@pytest.mark.parametrize("guesser", [PromptLookup, lambda: DraftModel(made_gpt(n_layer=1, context_length=32))])
+def test_guessers_change_no_token(guesser):
+    """Also beyond the context, where what they have read is no longer there."""
+    gpt = made_gpt(context_length=32)
+    requests = [asked([n, 1, 2, 3] * 3, seed=n) for n in range(3)]
+    plain = [answer.tokens for answer in finished(Engine(gpt), requests)]
+    assert [answer.tokens for answer in finished(Engine(gpt, guesser=guesser()), requests)] == plain
+
+
+def test_a_text_that_repeats_itself_is_guessed():
+    lookup, answer = PromptLookup(), Answer(asked([1, 2, 3, 4, 9, 9, 2, 3]))
+    assert lookup.guess(answer, 3) == [4, 9, 9]
+    answer.take(4)
+    assert lookup.guess(answer, 2) == [9, 9]
+    answer.take(7)
+    assert lookup.guess(answer, 2) == []
+
+
+def test_a_model_guesses_its_own_text_right():
+    """The draft model being the model itself, every guess is right; so what it remembers of a text is right."""
+    gpt = made_gpt(context_length=64)
+    greedy = SamplingConfig(temperature=0.0, max_new_tokens=33)
+    engine, steps = Engine(gpt, EngineConfig(drafts=3), DraftModel(gpt)), 0
+    answer = engine.submit(asked([1, 2], sampling=greedy))
+    while engine.busy:
+        engine.step()
+        steps += 1
+    assert answer.tokens == list(generate(gpt, [1, 2], greedy)) and steps == 1 + 8

@@ -1,0 +1,71 @@
+"""Integer products: exact, whichever way they are computed, so that the choice of a way is never seen."""
+
+import pytest
+import torch
+
+from kernels.quantization import quantize_int8
+from minigpt.engine import integer_linear
+from minigpt.engine.integer_linear import WAYS, IntegerLinear, fastest
+
+ONES = torch.ones(16, 32, dtype=torch.int8), torch.ones(16)
+WORKING = [name for name, way in WAYS.items() if integer_linear._seconds(way, *ONES) < float("inf")]
+SHAPES = [(1, 16, 32), (3, 7, 33), (17, 40, 1024), (2, 5, 1025), (4, 9, 3000), (1, 1, 2)]
+
+
+def weights(N: int, K: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return quantize_int8(torch.randn(N, K, generator=torch.Generator().manual_seed(K)))
+
+
+@pytest.mark.parametrize("way", WORKING)
+@pytest.mark.parametrize(("M", "N", "K"), SHAPES)
+def test_every_way_gives_the_exact_sums(way, M, N, K):
+    """Against int64: also at the largest numbers there are, and where sums outgrow what float32 can hold."""
+    for q in (torch.randint(-127, 128, (M, K)), torch.full((M, K), 127), torch.full((M, K), -127)):
+        weight, scale = weights(N, K)
+        weight[0] = 127
+        truth = (q @ weight.long().T).float() * scale
+        assert torch.equal(WAYS[way](weight, scale)(q.float()), truth)
+
+
+def test_at_least_one_way_works_here():
+    assert "float" in WORKING
+
+
+def test_a_layer_is_as_good_as_eight_bits_allow():
+    """Each of x and W is off by half a step at most, and by far less on average."""
+    w, x = torch.randn(48, 64), torch.randn(10, 64)
+    exact = x @ w.T
+    error = (IntegerLinear(*quantize_int8(w))(x) - exact).norm() / exact.norm()
+    assert 0.001 < error < 0.015
+
+
+def test_a_row_keeps_its_bits_in_any_company():
+    layer, x = IntegerLinear(*weights(48, 64)), torch.randn(40, 64)
+    x[5] *= 1000  # one scale for all rows would drown the others
+    together = layer(x)
+    for M in (1, 2, 7, 16):
+        assert torch.equal(layer(x[3 : 3 + M]), together[3 : 3 + M])
+
+
+def test_zeros_shapes_biases_and_dtypes():
+    bias = torch.randn(48)
+    layer = IntegerLinear(*weights(48, 64), bias)
+    assert torch.equal(layer(torch.zeros(2, 3, 64)), bias.expand(2, 3, 48))
+    assert layer(torch.randn(2, 3, 64).bfloat16()).dtype == torch.bfloat16
+
+
+def test_layers_side_by_side_are_the_layers():
+    layers, x = [IntegerLinear(*weights(N, 64), torch.randn(N)) for N in (16, 8, 40)], torch.randn(3, 64)
+    assert torch.equal(IntegerLinear.stacked(layers)(x), torch.cat([layer(x) for layer in layers], -1))
+
+
+def test_a_way_that_torch_lacks_is_passed_over(monkeypatch):
+    """Some of these calls are to leave torch one day."""
+    def gone(weight, scale):
+        raise AttributeError("no such operator")
+
+    monkeypatch.setattr(integer_linear, "WAYS", {"gone": gone, "float": WAYS["float"]})
+    integer_linear._fastest.cache_clear()
+    weight, scale = weights(6, 10)
+    assert torch.equal(fastest(weight, scale)(torch.ones(1, 10)), weight.sum(-1).float()[None] * scale)
+    integer_linear._fastest.cache_clear()

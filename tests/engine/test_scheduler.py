@@ -1,0 +1,160 @@
+"""Who is computed next: with a store that keeps token ids where keys and values would be, so all can be checked."""
+
+import random
+
+import pytest
+
+from minigpt.engine.config import EngineConfig, SamplingConfig
+from minigpt.engine.pages import Pages
+from minigpt.engine.request import Answer, Request
+from minigpt.engine.scheduler import Scheduler
+
+
+class TokenStore:
+    """Lanes and pages of token ids: what stands where keys and values of that token would."""
+
+    def __init__(self, lanes: int, pages: int, size: int) -> None:
+        self.lanes = [dict() for _ in range(lanes)]
+        self.pages = [[None] * size for _ in range(pages)]
+
+    def fetch(self, page: int, count: int, lane: int, start: int) -> None:
+        for i in range(count):
+            self.lanes[lane][start + i] = self.pages[page][i]
+
+    def file(self, lane: int, start: int, count: int, page: int) -> None:
+        for i in range(count):
+            self.pages[page][i] = self.lanes[lane][start + i]
+
+
+class Room:
+    """A scheduler and a model that always continues n with n + 1."""
+
+    def __init__(self, pages: int = 40, size: int = 4, **settings) -> None:
+        self.config = EngineConfig(**{"max_batch": 3, "chunk": 8, "chunk_beside": 4, **settings})
+        self.store = TokenStore(self.config.max_batch, pages, size)
+        self.pages = Pages(pages, size)
+        self.scheduler = Scheduler(self.config, self.pages, self.store)
+
+    def ask(self, prompt: list[int], new: int = 5) -> Answer:
+        answer = Answer(Request(prompt=prompt, sampling=SamplingConfig(max_new_tokens=new)))
+        self.scheduler.add(answer)
+        return answer
+
+    def step(self) -> list[tuple[int, int]]:
+        """One step; returns (lane, tokens computed) of each part."""
+        works = self.scheduler.plan()
+        for sequence, count in works:
+            lane = self.store.lanes[sequence.lane]
+            assert [lane.get(i) for i in range(sequence.computed)] == sequence.tokens[: sequence.computed]
+            assert len(sequence.pages) * self.pages.size >= sequence.computed + count
+            for i in range(sequence.computed, sequence.computed + count):
+                lane[i] = sequence.tokens[i]
+        done = [(sequence.lane, count) for sequence, count in works]
+        for work in works:
+            sequence, chooses = work.sequence, work.chooses
+            ended = chooses and sequence.answer.take(sequence.tokens[-1] + 1)
+            self.scheduler.commit(sequence, work.count)
+            if ended:
+                self.scheduler.end(sequence)
+        return done
+
+    def finish(self, limit: int = 2000) -> None:
+        for _ in range(limit):
+            if not (self.scheduler.running or self.scheduler.waiting):
+                return
+            self.step()
+        raise AssertionError(f"not done after {limit} steps")
+
+    def nothing_is_held(self) -> bool:
+        return not any(self.pages.holders) and sorted(self.scheduler.lanes) == list(range(self.config.max_batch))
+
+
+def test_a_prompt_is_read_in_chunks_and_then_written_token_by_token():
+    room = Room()
+    answer = room.ask(list(range(19)), new=3)
+    assert [room.step() for _ in range(5)] == [[(0, 8)], [(0, 8)], [(0, 3)], [(0, 1)], [(0, 1)]]
+    assert answer.tokens == [19, 20, 21] and answer.reason == "length"
+
+
+def test_a_long_prompt_does_not_hold_up_those_who_write():
+    room = Room()
+    room.ask([1], new=20)
+    room.step()
+    room.ask(list(range(10)))
+    assert [room.step() for _ in range(3)] == [[(0, 1), (1, 4)], [(0, 1), (1, 4)], [(0, 1), (1, 2)]]
+
+
+def test_a_freed_lane_is_taken_in_the_next_step():
+    room = Room(max_batch=1)
+    room.ask([1], new=1)
+    second = room.ask([5], new=1)
+    room.step()
+    room.step()
+    assert second.tokens == [6]
+
+
+def test_a_prompt_known_from_before_is_not_computed_again():
+    """All but its last token, whose logits are wanted."""
+    room = Room()
+    room.ask(list(range(13)), new=2)
+    room.finish()
+    again = room.ask(list(range(13)), new=2)
+    assert room.step() == [(0, 1)] and again.cached == 12
+    longer = room.ask([*range(15), 99, 98], new=2)
+    room.step()
+    assert longer.cached == 14  # thirteen of the prompt, and the first that was written
+
+
+def test_without_a_page_the_youngest_gives_way_and_nobody_loses_a_token():
+    room = Room(pages=8)
+    answers = [room.ask([10 * i, 10 * i + 1, 10 * i + 2], new=17) for i in range(3)]
+    room.finish()
+    assert [a.tokens for a in answers] == [list(range(10 * i + 3, 10 * i + 20)) for i in range(3)]
+    assert room.nothing_is_held()
+
+
+def test_a_request_that_no_cache_could_hold_fails_alone():
+    room = Room(pages=4)
+    small, large = room.ask([1], new=3), room.ask([50], new=30)
+    room.finish()
+    assert small.reason == "length"
+    assert (large.reason, len(large.tokens)) == ("error", 16) and "cache_tokens" in large.error
+    assert room.scheduler.failed() == [large] and room.scheduler.failed() == []
+    assert room.nothing_is_held()
+
+
+def test_the_end_comes_within_a_step_also_for_those_who_wait():
+    room = Room(max_batch=1)
+    first, second = room.ask([1], new=50), room.ask([2], new=50)
+    room.step()
+    for answer in (second, first):
+        [sequence] = [s for s in [*room.scheduler.running, *room.scheduler.waiting] if s.answer is answer]
+        room.scheduler.end(sequence)
+    assert room.scheduler.plan() == [] and room.nothing_is_held()
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_any_crowd_is_served_and_leaves_nothing_behind(seed):
+    """Random prompts that share beginnings, few pages, random cancellations: every answer right, no page leaked."""
+    draw = random.Random(seed)
+    room = Room(pages=draw.choice([12, 20, 60]), size=draw.choice([1, 3, 4]), max_batch=draw.randint(1, 4))
+    starts = [list(range(n, n + 9)) for n in (0, 0, 100)]
+    asked, cancelled = [], []
+    for _ in range(40):
+        prompt = draw.choice(starts)[: draw.randint(1, 9)] + [draw.randint(0, 2)] * draw.randint(0, 2)
+        asked.append((prompt, room.ask(prompt, new=draw.randint(1, 9))))
+        for _ in range(draw.randint(0, 3)):
+            room.step()
+        everyone = [*room.scheduler.running, *room.scheduler.waiting]
+        if everyone and draw.random() < 0.3:
+            sequence = draw.choice(everyone)
+            sequence.answer.reason = "cancelled"
+            cancelled.append(sequence.answer)
+            room.scheduler.end(sequence)
+    room.finish()
+    for prompt, answer in asked:
+        count = len(answer.tokens)
+        assert answer.tokens == list(range(prompt[-1] + 1, prompt[-1] + 1 + count))
+        full = count == answer.request.sampling.max_new_tokens
+        assert full or answer in cancelled or answer.reason == "error"
+    assert room.nothing_is_held() and len(room.pages.free) + len(room.pages.idle) == room.pages.count

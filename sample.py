@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass, field
 
 from minigpt import config
-from minigpt.engine.config import SamplingConfig
+from minigpt.engine.config import EngineConfig, SamplingConfig
 from minigpt.runtime.config import MachineConfig
 from minigpt.runtime.console import one_line_errors, say
 
@@ -38,18 +38,21 @@ def main() -> int:
     wish = config.from_command_line(SampleConfig(), sys.argv[1:], USAGE)
     # torch is imported only now: --help and a mistyped flag are answered at once
     from minigpt.completion import complete, load_run, newest_run, read_prompts
+    from minigpt.engine.engine import Engine
 
     folder = newest_run(wish.run)
     model, tokenizer = load_run(folder, wish.machine)
     prompts = read_prompts(wish.prompt, wish.prompt_file)
     say(f"{folder}: {sum(p.numel() for p in model.parameters()):,} parameters")
-    for prompt in prompts:
-        for number in range(wish.num_samples):
-            print(prompt, end="", flush=True)
-            for text in complete(model, tokenizer, prompt, wish.sampling, seed=wish.machine.seed + number,
-                                 stop=wish.stop, on_slide=warn_of_sliding):  # fmt: skip
-                print(text, end="", flush=True)
-            print()
+    wanted = [(prompt, wish.machine.seed + number) for prompt in prompts for number in range(wish.num_samples)]
+    engine = Engine(model, EngineConfig(max_batch=min(len(wanted), 16)))
+    texts = [complete(engine, tokenizer, prompt, wish.sampling, seed=seed, stop=wish.stop, on_slide=warn_of_sliding)
+             for prompt, seed in wanted]  # fmt: skip
+    for (prompt, _), text in zip(wanted, texts, strict=True):  # they come on together, and are shown one by one
+        print(prompt, end="", flush=True)
+        for piece in text:
+            print(piece, end="", flush=True)
+        print()
     return 0
 
 

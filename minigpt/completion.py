@@ -9,20 +9,19 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from minigpt.engine.config import SamplingConfig
-from minigpt.engine.generate import generate
+from minigpt.engine.config import EngineConfig, SamplingConfig
+from minigpt.engine.engine import Engine
+from minigpt.engine.request import Answer, Request
 from minigpt.model.gpt import GPT
 from minigpt.model.pretrained import load_pretrained
 from minigpt.runtime import device
 from minigpt.runtime.config import MachineConfig
-from minigpt.runtime.seeding import generator
 from minigpt.tokenizer import Tokenizer
 
 
 def complete(
-    model: nn.Module,
+    engine: Engine,
     tokenizer: Tokenizer,
     prompt: str,
     config: SamplingConfig,
@@ -33,18 +32,32 @@ def complete(
 ) -> Iterator[str]:
     """Stream the continuation of `prompt` (which may be empty); ends at the end token or before a stop string.
 
-    The same seed gives the same text. Special tokens spelled out in the prompt are ordinary characters here.
+    It is asked for at once, and comes on while another is read. The same seed gives the same text, whatever else the
+    engine does. Special tokens spelled out in the prompt are ordinary characters here. Where the context is full, the
+    model goes on with its newer half, and `on_slide` is told how many tokens that are, the first time.
     """
     end = tokenizer.eot_token
-    ids = tokenizer.encode_ordinary(prompt) or [start_token(tokenizer)]
-    tokens = generate(model, ids, config, stop_ids=() if end is None else (end,),
-                      generator=generator(seed), on_slide=on_slide)  # fmt: skip
-    yield from until_stop(_characters(tokens, tokenizer), stop)
+    answer = Answer(Request(prompt=tokenizer.encode_ordinary(prompt) or [start_token(tokenizer)], sampling=config,
+                            stop_ids=() if end is None else (end,), seed=seed))  # fmt: skip
+    if len(answer.visible) > engine.shape.context_length:
+        answer.slide(engine.shape.context_length)
+    engine.begin(answer)
+    return until_stop(_characters(_watched(engine, answer, on_slide), tokenizer), stop)
 
 
-def preview(model: nn.Module, tokenizer: Tokenizer) -> str:
+def preview(model: GPT, tokenizer: Tokenizer) -> str:
     """A few lines out of nothing, to look at while a model trains; always drawn with the same seed."""
-    return "".join(complete(model, tokenizer, "", SamplingConfig(max_new_tokens=80, temperature=0.8, top_p=0.95)))
+    config = SamplingConfig(max_new_tokens=80, temperature=0.8, top_p=0.95)
+    return "".join(complete(Engine(model, EngineConfig(max_batch=1)), tokenizer, "", config))
+
+
+def _watched(engine: Engine, answer: Answer, on_slide: Callable[[int], None] | None) -> Iterator[int]:
+    """The tokens of an answer; on_slide is told before the first one that the model chose with less in view."""
+    for token in engine.follow(answer):
+        if answer.slid_to is not None and on_slide is not None:
+            on_slide(answer.slid_to)
+            on_slide = None
+        yield token
 
 
 def start_token(tokenizer: Tokenizer) -> int:

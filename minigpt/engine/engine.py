@@ -47,16 +47,19 @@ class Engine:
 
     def submit(self, request: Request) -> Answer:
         """Queue a request. Raises: ValueError for what this model cannot do; no other request is touched."""
-        shape = self.shape
+        return self.begin(Answer(request))
+
+    def begin(self, answer: Answer) -> Answer:
+        """The same for an answer that somebody has prepared. Raises: as submit."""
+        request, shape = answer.request, self.shape
         check_ids(torch.tensor(request.prompt), shape.vocab_size, "the prompt")
-        if len(request.prompt) > shape.context_length:
+        if len(answer.visible) > shape.context_length:
             raise ValueError(
-                f"the prompt has {len(request.prompt)} tokens and the model sees {shape.context_length}: "
+                f"the prompt has {len(answer.visible)} tokens and the model sees {shape.context_length}: "
                 f"leave out the oldest"
             )
         if request.logit_bias:
             check_ids(torch.tensor(list(request.logit_bias)), shape.vocab_size, "logit_bias")
-        answer = Answer(request)
         self.scheduler.add(answer)
         return answer
 
@@ -77,9 +80,11 @@ class Engine:
         logits = self.forward(ids, _chosen_rows(works), self.lanes)                # (rows that choose, V)
         return self._choose(works, logits)
 
-    def stream(self, request: Request) -> Iterator[int]:
-        """The tokens of one request as they come; the others go on beside it."""
-        answer = self.submit(request)
+    def follow(self, answer: Answer) -> Iterator[int]:
+        """The tokens of an answer as they come, the others coming on beside it. Not read to its end, it is cancelled.
+
+        Raises: ValueError if the answer ends with an error.
+        """
         shown = 0
         try:
             while answer.reason is None or shown < len(answer.tokens):
@@ -89,6 +94,8 @@ class Engine:
                 shown = len(answer.tokens)
         finally:
             self.cancel(answer)
+        if answer.error is not None:
+            raise ValueError(answer.error)
 
     # --- after the forward pass -----------------------------------------------------------------------------------
 
@@ -136,7 +143,7 @@ class Engine:
 
     def _slide(self, sequence: Sequence) -> None:
         """As `generate` does where the context is full: go on with its newer half, read again from position 0."""
-        del sequence.tokens[: -max(1, self.shape.context_length // 2)]
+        sequence.answer.slide(self.shape.context_length)
         self.scheduler.restart(sequence)
 
     def _end(self, sequence: Sequence, reason: Reason) -> None:

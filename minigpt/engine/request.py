@@ -59,11 +59,17 @@ class Answer:
     logprobs: list[Logprob] = field(default_factory=list)
     reason: Reason | None = None  # why it has ended; none: it has not
     error: str | None = None  # what went wrong, where the reason is "error"
+    slid_to: int | None = None  # tokens the model went on with when the context was full for the first time
     cached: int = 0  # tokens of the prompt that were remembered and not computed again
 
     def __post_init__(self) -> None:
         self.generator = _stream(self.request.seed)
         self.visible = list(self.request.prompt)  # what the model sees: the prompt and what it wrote
+
+    def slide(self, context_length: int) -> None:
+        """Go on with the newer half of what the model sees: the context is full."""
+        del self.visible[: -max(1, context_length // 2)]
+        self.slid_to = self.slid_to or len(self.visible)
 
     def take(self, token: int) -> bool:
         """Write down the token that was chosen; True if it is the end."""

@@ -143,15 +143,15 @@ def test_tokens_can_be_read_as_they_come():
     gpt = made_gpt()
     engine = Engine(gpt)
     beside = engine.submit(asked([2], seed=2))
-    assert list(engine.stream(asked([1]))) == list(generate(gpt, [1], BOLD, generator=generator(1)))
+    assert list(engine.follow(engine.submit(asked([1])))) == list(generate(gpt, [1], BOLD, generator=generator(1)))
     assert beside.tokens == list(generate(gpt, [2], BOLD, generator=generator(2)))
 
 
-def test_a_stream_that_nobody_reads_on_is_cancelled():
+def test_an_answer_that_nobody_reads_on_is_cancelled():
     engine = Engine(made_gpt())
-    stream = engine.stream(asked([1]))
-    next(stream)
-    stream.close()
+    tokens = engine.follow(engine.submit(asked([1])))
+    next(tokens)
+    tokens.close()
     assert not engine.busy
 
 
@@ -182,6 +182,8 @@ def test_damaged_weights_end_requests_with_an_error_not_the_engine():
     engine = Engine(gpt)
     for answer in finished(engine, [asked([7]), asked([1], sampling=SamplingConfig(temperature=0))]):
         assert answer.reason == "error" and "not finite" in answer.error
+    with pytest.raises(ValueError, match="not finite"):
+        list(engine.follow(engine.submit(asked([7]))))
     assert not engine.busy
 
 

@@ -21,7 +21,8 @@ def choose(answer: Answer, logits: Tensor, likeliest: int, best: float) -> int:
     if request.logit_bias:
         ids, biases = zip(*request.logit_bias.items(), strict=True)
         logits = logits.index_add(0, torch.tensor(ids), torch.tensor(biases))
-    token = int(next_token(logits, torch.tensor(answer.visible), request.sampling, answer.generator))
+    seen, written = torch.tensor(answer.visible), torch.tensor(answer.tokens, dtype=torch.long)
+    token = int(next_token(logits, seen, request.sampling, answer.generator, written))
     if request.logprobs is not None:
         answer.logprobs.append(logprob(logits, token, request.logprobs))
     return token
@@ -40,6 +41,7 @@ def _plain(request: Request) -> bool:
     return (
         sampling.temperature == 0
         and sampling.repetition_penalty == 1
+        and sampling.presence_penalty == sampling.frequency_penalty == 0
         and not request.logit_bias
         and request.logprobs is None
     )

@@ -12,6 +12,8 @@ class SamplingConfig:
     top_p: float = 1.0  # choose among the likeliest tokens that together have this probability
     min_p: float = 0.0  # choose among tokens at least this many times as likely as the likeliest
     repetition_penalty: float = 1.0  # above 1: tokens already there become less likely
+    presence_penalty: float = 0.0  # taken off the logit of a token that was written already
+    frequency_penalty: float = 0.0  # taken off it once for each time that it was
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -26,6 +28,9 @@ class SamplingConfig:
             raise ValueError(f"--min-p {self.min_p}: is a share from 0 (keeps every token) to 1")
         if not 0 < self.repetition_penalty < math.inf:
             raise ValueError(f"--repetition-penalty {self.repetition_penalty}: must be above 0; 1 is off")
+        for name in ("presence_penalty", "frequency_penalty"):
+            if not -math.inf < getattr(self, name) < math.inf:
+                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be a number; 0 is off")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,6 +53,7 @@ def _tokens(
 ) -> Iterator[int]:
     context_length = model.config.context_length
     cache = _cache(model, len(visible) + config.max_new_tokens) if cached else None
+    tokens: list[int] = []
     for _ in range(config.max_new_tokens):
         if len(visible) > context_length:
             visible = visible[-max(1, context_length // 2) :]
@@ -63,10 +64,12 @@ def _tokens(
                 on_slide = None
         known = 0 if cache is None else cache.length
         logits = next_logits(model, visible[known:], cache)  # (V,)
-        token = int(next_token(logits, torch.tensor(visible), config, generator))
+        written = torch.tensor(tokens, dtype=torch.long)
+        token = int(next_token(logits, torch.tensor(visible), config, generator, written))
         if token in stop_ids:
             return
         yield token
+        tokens.append(token)
         visible.append(token)
 
 

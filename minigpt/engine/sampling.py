@@ -3,7 +3,7 @@
 Each function takes logits (..., V) and returns logits (..., V), so they can be read, tested and left out one
 by one. A filter sets what it refuses to -inf, which the softmax turns into probability 0. Their order is that
 of Hugging Face's `generate`: repetition penalty, temperature, top-k, top-p, min-p, so that a setting means
-here what it means there. (Filters come after the temperature: a hot distribution keeps more tokens under the
+here what it means there; OpenAI's two penalties stand beside the first. (Filters come after the temperature: a hot distribution keeps more tokens under the
 same top-p.)
 """
 
@@ -13,10 +13,13 @@ from torch import Tensor
 from minigpt.engine.config import SamplingConfig
 
 
-def next_token(logits: Tensor, seen: Tensor, config: SamplingConfig, generator: torch.Generator) -> Tensor:
+def next_token(
+    logits: Tensor, seen: Tensor, config: SamplingConfig, generator: torch.Generator, written: Tensor | None = None
+) -> Tensor:
     """Choose one token per row; the same stream in the same state chooses the same.
 
-    Shapes: logits (V,) or (B, V); seen (S,) or (B, S), the ids already there; returns () or (B,).
+    Shapes: logits (V,) or (B, V); seen (S,) or (B, S), the ids already there; written (W,) or (B, W), those of them
+            that were generated (none: no token was); returns () or (B,).
     Dtypes: computed in float32, on the generator's device: a stream that lives on the CPU gives the same
             choices beside every accelerator.
     Raises: ValueError for logits that are not finite.
@@ -25,6 +28,8 @@ def next_token(logits: Tensor, seen: Tensor, config: SamplingConfig, generator: 
     if not logits.isfinite().all():
         raise ValueError("the model's logits are not finite: its weights are damaged or it has diverged")
     logits = repetition_penalised(logits, seen.to(generator.device), config.repetition_penalty)
+    if written is not None:
+        logits = counted_off(logits, written.to(generator.device), config.presence_penalty, config.frequency_penalty)
     if config.temperature == 0:
         return logits.argmax(-1)
     return drawn(filtered(logits, config), generator)
@@ -61,6 +66,19 @@ def repetition_penalised(logits: Tensor, seen: Tensor, penalty: float) -> Tensor
     picked = logits.gather(-1, seen)                                          # (..., S)
     picked = torch.where(picked > 0, picked / penalty, picked * penalty)      # (..., S)
     return logits.scatter(-1, seen, picked)
+
+
+def counted_off(logits: Tensor, written: Tensor, presence: float, frequency: float) -> Tensor:
+    """Make tokens less likely because they were written, and the more often the less.
+
+        logit - presence · [count > 0] - frequency · count
+
+    The prompt does not count. Source: OpenAI's API reference, `presence_penalty` and `frequency_penalty`.
+    """
+    if presence == 0 and frequency == 0:
+        return logits
+    count = torch.zeros_like(logits).scatter_add(-1, written, torch.ones_like(written, dtype=logits.dtype))
+    return logits - presence * (count > 0) - frequency * count
 
 
 def tempered(logits: Tensor, temperature: float) -> Tensor:

@@ -18,7 +18,7 @@ from minigpt.model.config import GPTConfig
 from minigpt.model.gpt import GPT
 from minigpt.runtime.seeding import generator
 
-BOLD = SamplingConfig(temperature=1.0, top_p=0.95, max_new_tokens=40)
+BOLD = SamplingConfig(temperature=1.0, top_p=0.95, max_new_tokens=40, frequency_penalty=0.1)
 
 
 def asked(prompt: list[int], seed: int = 1, sampling: SamplingConfig = BOLD, **more) -> Request:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from minigpt.engine.config import SamplingConfig
 from minigpt.engine.sampling import (
+    counted_off,
     drawn,
     filtered,
     min_p_only,
@@ -129,6 +130,16 @@ def test_the_repetition_penalty_lowers_what_was_seen_however_often():
     torch.testing.assert_close(result, torch.tensor([2 / 1.5, -3.0, 1.0]))
     assert repetition_penalised(logits, torch.tensor([0, 1]), 1.0) is logits
     assert torch.equal(logits, torch.tensor([2.0, -2.0, 1.0]))
+
+
+def test_what_was_written_counts_once_and_for_each_time():
+    """Token 0 written three times: 2 - 0.5 - 3 · 0.25; the prompt is not written."""
+    logits = torch.tensor([2.0, -2.0, 1.0])
+    result = counted_off(logits, torch.tensor([0, 1, 0, 0]), 0.5, 0.25)
+    torch.testing.assert_close(result, torch.tensor([0.75, -2.75, 1.0]))
+    config = SamplingConfig(temperature=0, presence_penalty=1.5)
+    assert int(next_token(logits, torch.tensor([0]), config, torch.Generator(), torch.tensor([0]))) == 2
+    assert int(next_token(logits, torch.tensor([0]), config, torch.Generator(), torch.tensor([], dtype=torch.long))) == 0
 
 
 # --- against Hugging Face ---------------------------------------------------------------------------------

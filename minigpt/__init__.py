@@ -11,11 +11,13 @@ nothing you read depends on something you have not read yet (`tests/test_house.p
     model       integers in, logits out
     optim       how does a gradient become a step?
     training    the only training loop in the house
+    grammar     what may an answer look like? regular expressions and JSON schemas as masks over tokens
     engine      how do tokens come out?
+    compress    how much of a model can be thrown away? bits, weights, heads: and what each costs
     completion  how does text continue text? engine and tokenizer together, streamed
     export      how does another program serve it? Hugging Face's folder, llama.cpp's file
     presets     named runs, as Python functions
-    __main__    python -m minigpt: doctor, corpus, report, export
+    __main__    python -m minigpt: doctor, corpus, report, compress, export
 
 Below the rooms lies the cellar, `kernels/`: tensors in, tensors out; it never imports minigpt.
 """
@@ -29,7 +31,9 @@ ROOMS = (
     "model",
     "optim",
     "training",
+    "grammar",
     "engine",
+    "compress",
     "completion",
     "export",
     "presets",

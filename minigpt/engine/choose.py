@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,15 +18,24 @@ def choose(answer: Answer, logits: Tensor, likeliest: int, best: float) -> int:
     request = answer.request
     if math.isfinite(best) and _plain(request):
         return likeliest
-    logits = logits.float()
+    logits = own = logits.float()
     if request.logit_bias:
-        ids, biases = zip(*request.logit_bias.items(), strict=True)
-        logits = logits.index_add(0, torch.tensor(ids), torch.tensor(biases))
+        ids, biases = (torch.tensor(x, device=logits.device) for x in zip(*request.logit_bias.items(), strict=True))
+        logits = logits.index_add(0, ids, biases.float())
+    if answer.cursor is not None:
+        logits = allowed_only(logits, answer.cursor.allowed())
     seen, written = torch.tensor(answer.visible), torch.tensor(answer.tokens, dtype=torch.long)
     token = int(next_token(logits, seen, request.sampling, answer.generator, written))
     if request.logprobs is not None:
-        answer.logprobs.append(logprob(logits, token, request.logprobs))
+        answer.logprobs.append(logprob(own, token, request.logprobs))
     return token
+
+
+def allowed_only(logits: Tensor, allowed: np.ndarray) -> Tensor:
+    """-inf where a token may not come; nor may ids beyond the vocabulary of the constraint. (V,)"""
+    refused = torch.ones(logits.size(0), dtype=torch.bool, device=logits.device)
+    refused[: len(allowed)] = torch.from_numpy(~allowed).to(logits.device)
+    return logits.masked_fill(refused, -math.inf)
 
 
 def logprob(logits: Tensor, token: int, alternatives: int) -> Logprob:
@@ -43,5 +53,6 @@ def _plain(request: Request) -> bool:
         and sampling.repetition_penalty == 1
         and sampling.presence_penalty == sampling.frequency_penalty == 0
         and not request.logit_bias
+        and request.constraint is None
         and request.logprobs is None
     )

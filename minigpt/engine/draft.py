@@ -87,7 +87,8 @@ class DraftModel:
         read = self.caches.get(answer)
         if read is None:
             weight = self.model.token_embedding.weight
-            read = self.caches[answer] = _Read(DenseKVCache(shape, 1, shape.context_length, weight.dtype, weight.device))
+            cache = DenseKVCache(shape, 1, shape.context_length, weight.dtype, weight.device)
+            read = self.caches[answer] = _Read(cache)
         read.back_to(tokens)
         guessed: list[int] = []
         with evaluating(self.model):

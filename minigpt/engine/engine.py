@@ -63,6 +63,12 @@ class Engine:
         self.scheduler.add(answer)
         return answer
 
+    def forget(self) -> None:
+        """Remember nothing of what was computed before. Raises: ValueError while requests are on their way."""
+        if self.busy:
+            raise ValueError("requests are on their way: wait for them or cancel them first")
+        self.scheduler.pages.__init__(self.scheduler.pages.count, self.scheduler.pages.size)
+
     def cancel(self, answer: Answer) -> None:
         """End a request now: the next step does not compute it."""
         for sequence in [*self.scheduler.running, *self.scheduler.waiting]:
@@ -121,10 +127,10 @@ class Engine:
         for i, row in enumerate(logits):
             try:
                 token = choose(answer, row, likeliest[i], best[i])
+                ended = answer.take(token)
             except ValueError as error:
                 answer.error = str(error)
                 return self._end(sequence, "error")
-            ended = answer.take(token)
             if ended or i == len(drafts) or token != drafts[i]:
                 break
             kept += 1

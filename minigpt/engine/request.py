@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from minigpt.engine.config import SamplingConfig
+from minigpt.grammar.constraint import Constraint
 from minigpt.runtime.seeding import generator
 
 MOST_STOP_IDS = 64
@@ -28,6 +29,7 @@ class Request:
     stop_ids: Collection[int] = ()  # a token among them ends the text, unseen
     seed: int | None = None  # the same seed draws the same tokens; none: different ones every time
     logit_bias: Mapping[int, float] = field(default_factory=dict)  # added to the logits of these tokens
+    constraint: Constraint | None = None  # what the text must match, also when max_new_tokens cuts it
     logprobs: int | None = None  # report the log-probability of each token, and of so many of the likeliest
 
     def __post_init__(self) -> None:
@@ -64,6 +66,8 @@ class Answer:
 
     def __post_init__(self) -> None:
         self.generator = _stream(self.request.seed)
+        constraint, limit = self.request.constraint, self.request.sampling.max_new_tokens
+        self.cursor = None if constraint is None else constraint.begin(limit)
         self.visible = list(self.request.prompt)  # what the model sees: the prompt and what it wrote
 
     def slide(self, context_length: int) -> None:
@@ -73,12 +77,16 @@ class Answer:
 
     def take(self, token: int) -> bool:
         """Write down the token that was chosen; True if it is the end."""
-        if token in self.request.stop_ids:
+        if self.cursor is not None:
+            self.cursor.advance(token)
+        if token in self.request.stop_ids or (self.cursor is not None and self.cursor.stopped):
             self.reason = "stop"
             return True
         self.tokens.append(token)
         self.visible.append(token)
-        if len(self.tokens) == self.request.sampling.max_new_tokens:
+        if self.cursor is not None and self.cursor.state.final:
+            self.reason = "stop"
+        elif len(self.tokens) == self.request.sampling.max_new_tokens:
             self.reason = "length"
         return self.reason is not None
 

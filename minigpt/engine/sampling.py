@@ -3,8 +3,8 @@
 Each function takes logits (..., V) and returns logits (..., V), so they can be read, tested and left out one
 by one. A filter sets what it refuses to -inf, which the softmax turns into probability 0. Their order is that
 of Hugging Face's `generate`: repetition penalty, temperature, top-k, top-p, min-p, so that a setting means
-here what it means there; OpenAI's two penalties stand beside the first. (Filters come after the temperature: a hot distribution keeps more tokens under the
-same top-p.)
+here what it means there; OpenAI's two penalties stand beside the first. (Filters come after the temperature: a
+hot distribution keeps more tokens under the same top-p.)
 """
 
 import torch
@@ -22,10 +22,10 @@ def next_token(
             that were generated (none: no token was); returns () or (B,).
     Dtypes: computed in float32, on the generator's device: a stream that lives on the CPU gives the same
             choices beside every accelerator.
-    Raises: ValueError for logits that are not finite.
+    Raises: ValueError for logits that are not finite; -inf is allowed, and means never.
     """
     logits = logits.to(generator.device, torch.float32)
-    if not logits.isfinite().all():
+    if not logits.amax(-1).isfinite().all():  # NaN comes through; -inf forbids a token, unless it forbids all
         raise ValueError("the model's logits are not finite: its weights are damaged or it has diverged")
     logits = repetition_penalised(logits, seen.to(generator.device), config.repetition_penalty)
     if written is not None:

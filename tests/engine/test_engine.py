@@ -1,6 +1,8 @@
 """Many requests at once: each gets what `generate` would give it alone, to the last bit of its logits."""
 
+import json
 import random
+import re
 
 import pytest
 import torch
@@ -14,6 +16,10 @@ from minigpt.engine.engine import Engine
 from minigpt.engine.generate import generate
 from minigpt.engine.integer_linear import IntegerLinear
 from minigpt.engine.request import Answer, Request
+from minigpt.grammar.constraint import Constraint
+from minigpt.grammar.json_schema import json_schema
+from minigpt.grammar.regular_expression import regular_expression
+from minigpt.grammar.token_trie import TokenTrie
 from minigpt.model.config import GPTConfig
 from minigpt.model.gpt import GPT
 from minigpt.runtime.seeding import generator
@@ -294,3 +300,54 @@ def test_a_model_guesses_its_own_text_right():
         engine.step()
         steps += 1
     assert answer.tokens == list(generate(gpt, [1, 2], greedy)) and steps == 1 + 8
+
+
+# --- constraints --------------------------------------------------------------------------------------------------
+
+
+def spelled(tokens: list[int]) -> str:
+    return bytes(tokens).decode()
+
+
+@pytest.fixture(scope="module")
+def byte_gpt() -> GPT:
+    """Its tokens are bytes, the last one ends a text."""
+    return made_gpt(vocab_size=260, context_length=64).float()
+
+
+@pytest.fixture(scope="module")
+def trie() -> TokenTrie:
+    return TokenTrie([*(bytes([b]) for b in range(256)), None], [256])
+
+
+@pytest.mark.parametrize("limit", [4, 9, 40])
+@pytest.mark.parametrize("temperature", [0.0, 3.0])
+def test_what_must_match_matches_also_when_it_is_cut(byte_gpt, trie, limit, temperature):
+    """Beside a request without a constraint, and with guesses that know nothing of it."""
+    constraint = Constraint(trie, regular_expression("(ab|é)+[0-9]{2,}"))
+    sampling = SamplingConfig(temperature=temperature, max_new_tokens=limit)
+    engine = Engine(byte_gpt, guesser=PromptLookup())
+    free = engine.submit(asked([1], sampling=BOLD))
+    answers = [engine.submit(asked([97, 98], seed, sampling, constraint=constraint)) for seed in range(8)]
+    while engine.busy:
+        engine.step()
+    for answer in answers:
+        assert re.fullmatch("(ab|é)+[0-9]{2,}", spelled(answer.tokens)), spelled(answer.tokens)
+        assert len(answer.tokens) <= limit
+    assert free.tokens == finished(Engine(byte_gpt), [asked([1], sampling=BOLD)])[0].tokens
+
+
+def test_a_schema_gives_json(byte_gpt, trie):
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}, "ok": {"type": "boolean"}},
+              "required": ["n", "ok"]}  # fmt: skip
+    constraint = Constraint(trie, json_schema(schema))
+    hot = SamplingConfig(temperature=2.0, max_new_tokens=40)
+    for answer in finished(Engine(byte_gpt), [asked([1], seed, hot, constraint=constraint) for seed in range(5)]):
+        value = json.loads(spelled(answer.tokens))
+        assert type(value["n"]) is int and type(value["ok"]) is bool and answer.reason == "stop"
+
+
+def test_a_limit_that_holds_no_match_is_refused_at_once(byte_gpt, trie):
+    constraint = Constraint(trie, regular_expression("abcdef"))
+    with pytest.raises(ValueError, match="needs at least 6"):
+        Engine(byte_gpt).submit(asked([1], sampling=SamplingConfig(max_new_tokens=5), constraint=constraint))

@@ -138,8 +138,9 @@ def test_what_was_written_counts_once_and_for_each_time():
     result = counted_off(logits, torch.tensor([0, 1, 0, 0]), 0.5, 0.25)
     torch.testing.assert_close(result, torch.tensor([0.75, -2.75, 1.0]))
     config = SamplingConfig(temperature=0, presence_penalty=1.5)
-    assert int(next_token(logits, torch.tensor([0]), config, torch.Generator(), torch.tensor([0]))) == 2
-    assert int(next_token(logits, torch.tensor([0]), config, torch.Generator(), torch.tensor([], dtype=torch.long))) == 0
+    for written, chosen in (([0], 2), ([], 0)):
+        history = torch.tensor([0]), config, torch.Generator(), torch.tensor(written, dtype=torch.long)
+        assert int(next_token(logits, *history)) == chosen
 
 
 # --- against Hugging Face ---------------------------------------------------------------------------------

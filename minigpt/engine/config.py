@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,7 @@ class EngineConfig:
     max_batch: int = 16  # requests computed together; more wait
     page: int = 16  # tokens in a page of the cache
     cache_tokens: int | None = None  # tokens that pages hold in all; none: max_batch times the model's context
+    cache_dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of keys and values; auto: see `engine.py`
     chunk: int = 256  # tokens of prompts read in one step while nobody writes
     chunk_beside: int = 32  # tokens of prompts read in one step beside those who write: more delays them
     drafts: int = 3  # tokens guessed ahead, where the engine has somebody who guesses

@@ -19,6 +19,7 @@ from minigpt.engine.company import rows_of_attention, rows_of_products
 from minigpt.engine.config import EngineConfig
 from minigpt.engine.draft import Guesser
 from minigpt.engine.forward import Forward
+from minigpt.engine.integer_linear import IntegerLinear
 from minigpt.engine.lanes import KEYS, Lanes, Slice
 from minigpt.engine.pages import Pages
 from minigpt.engine.request import Answer, Reason, Request
@@ -33,7 +34,8 @@ class Engine:
         """`guesser` says how texts may go on, to be checked several tokens at a time: see `draft.py`."""
         config = config or EngineConfig()
         self.config, self.shape, self.guesser, like = config, model.config, guesser, model.final_norm.weight
-        rows = _fewest_rows(model) if config.invariant else (1, 1)
+        like = like.new_empty(0, dtype=_dtype_of_cache(model, config))
+        rows = _fewest_rows(model, like.dtype) if config.invariant else (1, 1)
         self.invariant = config.invariant and 0 not in rows  # is the promise kept?
         of_products, of_attention = (max(1, count) for count in rows)
         count = -(-(config.cache_tokens or config.max_batch * self.shape.context_length) // config.page)
@@ -157,7 +159,24 @@ class Engine:
         self.scheduler.end(sequence)
 
 
-def _fewest_rows(model: GPT) -> tuple[int, int]:
+def _dtype_of_cache(model: GPT, config: EngineConfig) -> torch.dtype:
+    """What was asked for; else the weights' own, but half as wide where they are integers.
+
+    Each step reads all keys and values of all lanes: for 16 of them that takes longer than the products with weights.
+    """
+    own = model.final_norm.weight.dtype
+    if config.cache_dtype != "auto":
+        return getattr(torch, config.cache_dtype)
+    integers = any(isinstance(module, IntegerLinear) for module in model.modules())
+    return torch.bfloat16 if integers and _multiplies_bfloat16() else own
+
+
+def _multiplies_bfloat16() -> bool:
+    """Without instructions of its own for them, a CPU multiplies these ten times slower than float32."""
+    return torch.cpu._is_avx512_bf16_supported()
+
+
+def _fewest_rows(model: GPT, cache: torch.dtype) -> tuple[int, int]:
     """(of products with float weights, of attention) that make rows independent here; 0: nothing does.
 
     Activations need whole vectors: a width that is no multiple of 32 is finished number by number, and a number's
@@ -167,7 +186,7 @@ def _fewest_rows(model: GPT) -> tuple[int, int]:
     if config.hidden % 32 or config.n_embd % 32 or config.dims_per_head % 2:
         return 0, 0
     shapes = [tuple(layer.weight.shape) for layer in model.modules() if type(layer) is nn.Linear]
-    attention = rows_of_attention(config.kv_heads, config.dims_per_head, KEYS, dtype)
+    attention = rows_of_attention(config.kv_heads, config.dims_per_head, KEYS, cache)
     return rows_of_products(shapes, dtype), attention
 
 

@@ -65,7 +65,7 @@ class _Layer:
         self.gain = None
         if isinstance(attention.q_norm, RMSNorm):
             gains = attention.q_norm.weight.expand(self.H, -1), attention.k_norm.weight.expand(self.G, -1)
-            self.gain, self.eps = torch.cat(gains), attention.q_norm.eps          # (H + G, D)
+            self.gain, self.eps = torch.cat(gains).detach(), _like(attention.q_norm.eps, gains[0])  # (H + G, D)
         self.mlp = _mlp(block.mlp)
 
     def __call__(self, x: Tensor, turning: list[Tensor], N: int, layer: int, lanes: Lanes) -> Tensor:
@@ -92,18 +92,17 @@ def stacked(*layers: nn.Module) -> Rows:
         weight = torch.cat([layer.weight for layer in layers]).detach()
         bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers]).detach()
         return lambda x: F.linear(x, weight, bias)
+    if all(isinstance(layer, IntegerLinear) for layer in layers):
+        return IntegerLinear.stacked(list(layers)).rows if layers[0].scale.dtype == torch.float32 else layers[0]
     if len(layers) == 1:
         return layers[0]
-    if all(isinstance(layer, IntegerLinear) for layer in layers):
-        return IntegerLinear.stacked(list(layers))
     return lambda x: torch.cat([layer(x) for layer in layers], dim=-1)
 
 
-def normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+def normed(x: Tensor, weight: Tensor, eps: Tensor) -> Tensor:
     """kernels.rms_norm in operations that treat a row alike in any company: x / rms(x) · weight."""
-    C = x.size(-1)
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)                    # sqrt(C) times the rms
-    return (x * length.square_().div_(C).add_(eps).rsqrt_()).mul_(weight)
+    return (x * torch.add(eps, length.square_(), alpha=1 / x.size(-1)).rsqrt_()).mul_(weight)
 
 
 def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -113,9 +112,14 @@ def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def _norm(norm: nn.Module) -> Rows:
     if isinstance(norm, RMSNorm):
-        weight, eps = norm.weight.detach(), norm.eps
+        weight, eps = norm.weight.detach(), _like(norm.eps, norm.weight)
         return lambda x: normed(x, weight, eps)
     return norm
+
+
+def _like(number: float, tensor: Tensor) -> Tensor:
+    """A number as a tensor: torch needs twice as long for x + 1e-5 as for x + tensor(1e-5)."""
+    return torch.tensor(number, dtype=tensor.dtype, device=tensor.device)
 
 
 def _mlp(mlp: nn.Module) -> Rows:

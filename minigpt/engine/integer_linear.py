@@ -20,7 +20,11 @@ from torch import Tensor, nn
 
 EXACT = 1024  # products of ±127 · ±127 that float32 adds up without rounding: 127² · 1024 < 2²⁴
 
-Product = Callable[[Tensor], Tensor]  # whole numbers q (M, K) in float32 -> q Wᵀ · scale (M, N)
+LEAST = torch.tensor(1e-30)
+
+KEPT = 64  # rows up to which memory is set aside
+
+Product = Callable[[Tensor, Tensor], Tensor]  # x (M, K), s (M, 1) in float32 -> round(x / s) Wᵀ · scale (M, N)
 
 
 class IntegerLinear(nn.Module):
@@ -48,14 +52,15 @@ class IntegerLinear(nn.Module):
         return IntegerLinear(torch.cat([layer.weight for layer in layers]), torch.cat([x.scale for x in layers]), bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.rows(x.reshape(-1, x.size(-1)).float()).view(*x.shape[:-1], -1).to(x.dtype)
+
+    def rows(self, x: Tensor) -> Tensor:
+        """The same for x (M, K) in float32. A row of zeros has scale 0: the least bit more keeps it from 0/0."""
         if self._product is None:
             self._product = fastest(self.weight, self.scale)
-        rows = x.reshape(-1, x.size(-1)).float()                                  # (M, K)
-        s = rows.abs().amax(-1, keepdim=True).div_(127).clamp_min_(1e-30)         # (M, 1); a row of zeros stays 0
-        y = self._product((rows / s).round_()).mul_(s)                            # (M, N)
-        if self.bias is not None:
-            y += self.bias
-        return y.view(*x.shape[:-1], -1).to(x.dtype)
+        s = torch.add(LEAST, x.abs().amax(-1, keepdim=True), alpha=1 / 127)       # (M, 1)
+        y = self._product(x, s).mul_(s)                                           # (M, N)
+        return y if self.bias is None else y.add_(self.bias)
 
 
 # --- three ways to multiply whole numbers -------------------------------------------------------------------------
@@ -65,8 +70,9 @@ def by_float(weight: Tensor, scale: Tensor) -> Product:
     """float32 products: the numbers are whole and small enough for every partial sum to be exact."""
     parts = [part.contiguous() for part in weight.float().split(EXACT, dim=1)]
 
-    def product(q: Tensor) -> Tensor:
-        first, *others = (x @ part.T for x, part in zip(q.split(EXACT, dim=1), parts, strict=True))
+    def product(x: Tensor, s: Tensor) -> Tensor:
+        q = torch.div(x, s).round_()
+        first, *others = (some @ part.T for some, part in zip(q.split(EXACT, dim=1), parts, strict=True))
         if others:
             return sum((y.double() for y in others), first.double()).float().mul_(scale)
         return first.mul_(scale)
@@ -75,11 +81,11 @@ def by_float(weight: Tensor, scale: Tensor) -> Product:
 
 
 def by_int_mm(weight: Tensor, scale: Tensor) -> Product:
-    """torch._int_mm: int8 times int8 in int32."""
+    """torch._int_mm: int8 times int8 in int32. No copy of the weights is made."""
     turned = weight.T
 
-    def product(q: Tensor) -> Tensor:
-        return torch._int_mm(q.to(torch.int8), turned).float().mul_(scale)
+    def product(x: Tensor, s: Tensor) -> Tensor:
+        return torch._int_mm(torch.div(x, s).round_().to(torch.int8), turned) * scale
 
     return product
 
@@ -95,39 +101,55 @@ def by_fbgemm(weight: Tensor, scale: Tensor) -> Product:
         warnings.simplefilter("ignore", UserWarning)
         stored = torch._make_per_channel_quantized_tensor(weight, scale.double(), zeros, 0)
     packed = torch.ops.quantized.linear_prepack(stored, None)
-    pin = torch.zeros(1, weight.size(1))
-    pin[0, :2] = torch.tensor([-128.0, 127.0])
+    kept: dict[int, Tensor] = {}  # x as whole numbers, with that row behind it, for few rows: set aside once
 
-    def product(q: Tensor) -> Tensor:
-        return torch.ops.quantized.linear_dynamic(torch.cat((q, pin)), packed, False)[:-1]
+    def room(M: int) -> Tensor:
+        numbers = torch.zeros(M + 1, weight.size(1))
+        numbers[M, :2] = torch.tensor([-128.0, 127.0])
+        return numbers
+
+    def product(x: Tensor, s: Tensor) -> Tensor:
+        M = len(x)
+        if (numbers := kept.get(M)) is None:
+            numbers = room(M)
+            if M <= KEPT:
+                kept[M] = numbers
+        torch.div(x, s, out=numbers[:M]).round_()
+        return torch.ops.quantized.linear_dynamic(numbers, packed, False)[:M]
 
     return product
 
 
-WAYS = {"fbgemm": by_fbgemm, "int_mm": by_int_mm, "float": by_float}
+WAYS = {"int_mm": by_int_mm, "fbgemm": by_fbgemm, "float": by_float}
 
 
 def fastest(weight: Tensor, scale: Tensor) -> Product:
-    """The way that is fastest here for a weight of this shape, alone and in a batch of 16."""
-    return WAYS[_fastest(weight.size(0), weight.size(1), torch.get_num_threads())](weight, scale)
+    """The way that is fastest here for a weight of this shape: for a row alone, and for several."""
+    alone, several = (_fastest(*weight.shape, M, torch.get_num_threads()) for M in (1, 16))
+    way = WAYS[several](weight, scale)
+    if alone == several:
+        return way
+    row = WAYS[alone](weight, scale)
+    return lambda x, s: row(x, s) if len(x) == 1 else way(x, s)
 
 
 @cache
-def _fastest(N: int, K: int, threads: int) -> str:
-    """Measured once per shape, in some milliseconds."""
+def _fastest(N: int, K: int, M: int, threads: int) -> str:
+    """Measured once per shape, in some milliseconds. A second copy of the weights must be worth it: a tenth."""
     weight, scale = torch.ones(N, K, dtype=torch.int8), torch.ones(N)
-    return min(WAYS, key=lambda name: _seconds(WAYS[name], weight, scale))
+    seconds = {name: _seconds(way, weight, scale, M) for name, way in WAYS.items()}
+    least = min(seconds.values())
+    return next(name for name, taken in seconds.items() if taken <= 1.1 * least)
 
 
-def _seconds(way: Callable[[Tensor, Tensor], Product], weight: Tensor, scale: Tensor) -> float:
-    """The least of several tries: one product of a row and one of 16. Infinite where torch lacks this way."""
-    rows = [torch.ones(M, weight.size(1)) for M in (1, 16)]
+def _seconds(way: Callable[[Tensor, Tensor], Product], weight: Tensor, scale: Tensor, M: int = 1) -> float:
+    """The least of several tries at a product of M rows. Infinite where torch lacks this way."""
+    x, s = torch.ones(M, weight.size(1)), torch.ones(M, 1)
     try:
         product, best = way(weight, scale), float("inf")
-        for _ in range(8):
+        for _ in range(9):
             started = time.perf_counter()
-            for q in rows:
-                product(q)
+            product(x, s)
             best = min(best, time.perf_counter() - started)
         return best
     except (RuntimeError, AttributeError, NotImplementedError):

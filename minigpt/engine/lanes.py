@@ -39,7 +39,7 @@ class Lanes:
     """The memory, and attention in it. Tensors (L, lanes, G, S, D); S grows with the longest sequence."""
 
     def __init__(self, config: GPTConfig, lanes: int, pages: int, page: int, like: Tensor, rows: int) -> None:
-        """`like`: in which dtype, on which device; `rows`: the fewest queries that are multiplied at a time."""
+        """`like`: in which dtype and on which device; `rows`: the fewest queries that are multiplied at a time."""
         L, G, D = config.n_layer, config.kv_heads, config.dims_per_head
         self.config, self.rows, self.scale, self.device = config, rows, D**-0.5, like.device
         self.keys = like.new_zeros(L, lanes, G, KEYS, D)
@@ -88,35 +88,39 @@ class Lanes:
         T = max(max(each.count for _, each in slices), -(-self.rows // shared))
         lanes = 1 + max(each.lane for _, each in slices)
         rows = self._integers([at + i for at, each in slices for i in range(each.count)])
-        places = [each.lane * T + i for _, each in slices for i in range(each.count)]
-        position = torch.zeros(lanes * T, dtype=torch.long, device=self.device)
-        position[places] = self.position[rows]
+        lane = self._integers([each.lane for _, each in slices for _ in range(each.count)])
+        place = self._integers([i for _, each in slices for i in range(each.count)])
+        position = torch.zeros(lanes, T, dtype=torch.long, device=self.device)
+        position[lane, place] = self.position[rows]
         length = max(each.start + each.count for _, each in slices)
-        bias = self._bias(position.view(lanes, T), length, alibi)
-        in_order = places == list(range(lanes * T))
-        return _Part(rows, None if in_order else self._integers(places), slice(0, lanes), T, bias)
+        in_order = [(at, each.lane, each.count) for at, each in slices] == [(i, i, 1) for i in range(lanes)]
+        where = None if in_order else (lane, place)
+        return _Part(rows, where, slice(0, lanes), *self._prepared(position, length, alibi))
 
     def _alone(self, at: int, each: Slice, alibi: Tensor | None) -> "_Part":
         """A long slice: a lane by itself."""
         rows = torch.arange(at, at + each.count, device=self.device)
-        bias = self._bias(self.position[rows][None], each.start + each.count, alibi)
-        return _Part(rows, None, slice(each.lane, each.lane + 1), each.count, bias)
+        lanes = slice(each.lane, each.lane + 1)
+        prepared = self._prepared(self.position[rows][None], each.start + each.count, alibi)
+        return _Part(rows, (torch.zeros_like(rows), rows - at), lanes, *prepared)
 
-    def _bias(self, position: Tensor, length: int, alibi: Tensor | None) -> Tensor:
-        """What is added to scores: 0 where a query at `position` (B, T) may look, -inf elsewhere; ALiBi's slopes.
+    def _prepared(self, position: Tensor, length: int, alibi: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(zeros for the queries, what is added to scores) for queries at `position` (B, T) and `length` keys.
 
-        Returns (B, 1, 1, T, S) or (B, G, H/G, T, S), S being `length` rounded up to whole pieces.
+        Shapes: (B, G, H/G, T, D) and (B·G, H/G·T, S), S being the length rounded up to whole pieces. What is added:
+        0 where a query may look and -inf elsewhere, or ALiBi's slopes.
         """
-        S = -(-length // KEYS) * KEYS
-        distance = position[:, :, None] - torch.arange(S, device=self.device)                         # (B, T, S)
+        (B, T), S = position.shape, -(-length // KEYS) * KEYS
+        G, D = self.config.kv_heads, self.config.dims_per_head
+        queries = self.keys.new_zeros(B, G, self.config.n_head // G, T, D)
+        distance = position[:, :, None] - torch.arange(S, device=self.device)     # (B, T, S)
         unseen = distance < 0
         if self.config.window is not None:
             unseen |= distance >= self.config.window
         bias = self.keys.new_zeros(distance.shape).masked_fill_(unseen, -torch.inf)[:, None, None]
-        if alibi is None:
-            return bias
-        slopes = alibi.to(bias.dtype).view(1, self.config.kv_heads, -1, 1, 1)
-        return bias - slopes * distance[:, None, None]
+        if alibi is not None:
+            bias = bias - alibi.to(bias.dtype).view(1, G, -1, 1, 1) * distance[:, None, None]
+        return queries, bias.expand(*queries.shape[:4], S).reshape(B * G, -1, S)
 
     def _integers(self, numbers: list[int]) -> Tensor:
         return torch.tensor(numbers, dtype=torch.long, device=self.device)
@@ -125,43 +129,42 @@ class Lanes:
         """Store the step's keys and values, then attend. q (N, H, D), k and v (N, G, D) -> (N, H, D)."""
         D = q.size(-1)
         keys, values = self.keys[layer], self.values[layer]                       # (lanes, G, S, D)
-        keys.view(-1, D).index_copy_(0, self.place, k.reshape(-1, D))
-        values.view(-1, D).index_copy_(0, self.place, v.reshape(-1, D))
-        q = q * self.scale
-        if len(self.parts) == 1 and self.parts[0].places is None:
-            return self.parts[0].attend(q, keys, values)
+        keys.view(-1, D).index_copy_(0, self.place, k.reshape(-1, D).to(keys.dtype))
+        values.view(-1, D).index_copy_(0, self.place, v.reshape(-1, D).to(keys.dtype))
+        if len(self.parts) == 1:
+            return self.parts[0].attend(q, keys, values, self.scale)
         y = torch.empty_like(q)
         for part in self.parts:
-            y[part.rows] = part.attend(q[part.rows], keys, values)
+            y[part.rows] = part.attend(q[part.rows], keys, values, self.scale)
         return y
 
 
 class _Part(NamedTuple):
-    """Rows of a step that are computed together: T of each of some lanes."""
+    """Rows of a step that are computed together: up to T of each of some lanes."""
 
-    rows: Tensor            # (n,) which rows of the step
-    places: Tensor | None   # (n,) where they stand among lanes · T rows; none: they are all of them, in order
+    rows: Tensor     # (n,) which rows of the step
+    where: tuple[Tensor, Tensor] | None  # (n,) in which of the lanes and where among its T; none: one in each, in order
     lanes: slice
-    T: int
-    bias: Tensor            # (lanes, 1 or G, 1 or H/G, T, S)
+    queries: Tensor  # (B, G, H/G, T, D), zeros where there is no row
+    bias: Tensor     # (B·G, H/G·T, S)
 
-    def attend(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def attend(self, q: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
         """q (n, H, D), keys and values (all lanes, G, S', D) -> (n, H, D)"""
-        H, D = q.shape[1:]
-        B, S = self.bias.size(0), self.bias.size(-1)
-        keys, values = keys[self.lanes, :, :S], values[self.lanes, :, :S]         # (B, G, S, D)
-        G = keys.size(1)
-        if self.places is not None:
-            q = q.new_zeros(B * self.T, H, D).index_copy_(0, self.places, q)
-        q = q.view(B, self.T, G, H // G, D).permute(0, 2, 3, 1, 4).reshape(B * G, -1, D)        # (B·G, H/G·T, D)
-        keys, values = keys.flatten(0, 1), values.flatten(0, 1)                   # (B·G, S, D)
-        scores = torch.bmm(q, keys.mT).view(B, G, H // G, self.T, S)
-        weights = scores.add_(self.bias).softmax(-1).view(B * G, -1, S)
+        (B, G, shared, T, D), (BG, M, S) = self.queries.shape, self.bias.shape
+        keys = keys[self.lanes, :, :S].flatten(0, 1)                              # (B·G, S, D)
+        values = values[self.lanes, :, :S].flatten(0, 1)
+        if self.where is None:
+            self.queries[:, :, :, 0] = q.view(B, G, shared, D)
+        else:
+            self.queries.permute(0, 3, 1, 2, 4)[self.where] = q.view(-1, G, shared, D).to(keys.dtype)
+        scores = torch.baddbmm(self.bias, self.queries.view(BG, M, D), keys.mT, alpha=scale)
+        weights = scores.softmax(-1)                                              # (B·G, H/G·T, S)
         y = torch.bmm(weights[:, :, :KEYS], values[:, :KEYS])                     # (B·G, H/G·T, D)
         for at in range(KEYS, S, KEYS):
             y.baddbmm_(weights[:, :, at : at + KEYS], values[:, at : at + KEYS])
-        y = y.view(B, G, H // G, self.T, D).permute(0, 3, 1, 2, 4).reshape(B * self.T, H, D)
-        return y if self.places is None else y[self.places]
+        y = y.view(self.queries.shape)
+        y = y[:, :, :, 0] if self.where is None else y.permute(0, 3, 1, 2, 4)[self.where]  # (n, G, H/G, D)
+        return y.reshape(len(q), G * shared, D).to(q.dtype)
 
 
 def _offsets(slices: Sequence[Slice]) -> list[tuple[int, Slice]]:

@@ -24,7 +24,7 @@ def test_every_way_gives_the_exact_sums(way, M, N, K):
         weight, scale = weights(N, K)
         weight[0] = 127
         truth = (q @ weight.long().T).float() * scale
-        assert torch.equal(WAYS[way](weight, scale)(q.float()), truth)
+        assert torch.equal(WAYS[way](weight, scale)(q.float(), torch.ones(M, 1)), truth)
 
 
 def test_at_least_one_way_works_here():
@@ -67,5 +67,5 @@ def test_a_way_that_torch_lacks_is_passed_over(monkeypatch):
     monkeypatch.setattr(integer_linear, "WAYS", {"gone": gone, "float": WAYS["float"]})
     integer_linear._fastest.cache_clear()
     weight, scale = weights(6, 10)
-    assert torch.equal(fastest(weight, scale)(torch.ones(1, 10)), weight.sum(-1).float()[None] * scale)
+    assert torch.equal(fastest(weight, scale)(torch.ones(1, 10), torch.ones(1, 1)), weight.sum(-1).float()[None] * scale)
     integer_linear._fastest.cache_clear()

@@ -42,7 +42,7 @@ class EngineConfig:
     cache_dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of keys and values; auto: see `engine.py`
     chunk: int = 256  # tokens of prompts read in one step while nobody writes
     chunk_beside: int = 32  # tokens of prompts read in one step beside those who write: more delays them
-    drafts: int = 3  # tokens guessed ahead, where the engine has somebody who guesses
+    drafts: int = 0  # tokens guessed ahead and checked together: good where text repeats itself
     invariant: bool = True  # the same tokens in any company; off: faster alone with float weights
 
     def __post_init__(self) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from minigpt.engine.choose import choose
 from minigpt.engine.company import rows_of_attention, rows_of_products
 from minigpt.engine.config import EngineConfig
-from minigpt.engine.draft import Guesser
+from minigpt.engine.draft import Guesser, PromptLookup
 from minigpt.engine.forward import Forward
 from minigpt.engine.integer_linear import IntegerLinear
 from minigpt.engine.lanes import KEYS, Lanes, Slice
@@ -31,9 +31,11 @@ class Engine:
     """A model, its cache, and the requests that are on their way."""
 
     def __init__(self, model: GPT, config: EngineConfig | None = None, guesser: Guesser | None = None) -> None:
-        """`guesser` says how texts may go on, to be checked several tokens at a time: see `draft.py`."""
+        """`guesser` says how a text may go on, where the config asks for drafts; by default as it did before."""
         config = config or EngineConfig()
         self.config, self.shape, self.guesser, like = config, model.config, guesser, model.final_norm.weight
+        if guesser is None and config.drafts:
+            self.guesser = PromptLookup()
         like = like.new_empty(0, dtype=_dtype_of_cache(model, config))
         rows = _fewest_rows(model, like.dtype) if config.invariant else (1, 1)
         self.invariant = config.invariant and 0 not in rows  # is the promise kept?

@@ -69,7 +69,7 @@ class Constraint:
                 f"{self.trie.single.bit_count()} are tokens of their own."
             )
         if fewest > max_tokens:
-            raise ValueError(f"max_tokens {max_tokens}: the shortest output that matches needs {least} {fewest}")
+            raise ValueError(f"a limit of {max_tokens} tokens: the shortest output that matches needs {least} {fewest}")
         return Cursor(self, start, max_tokens)
 
     def allowed(self, state: State, remaining: int) -> np.ndarray:

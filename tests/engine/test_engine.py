@@ -278,7 +278,7 @@ def test_guessers_change_no_token(guesser):
     gpt = made_gpt(context_length=32)
     requests = [asked([n, 1, 2, 3] * 3, seed=n) for n in range(3)]
     plain = [answer.tokens for answer in finished(Engine(gpt), requests)]
-    assert [answer.tokens for answer in finished(Engine(gpt, guesser=guesser()), requests)] == plain
+    assert [answer.tokens for answer in finished(Engine(gpt, EngineConfig(drafts=3), guesser()), requests)] == plain
 
 
 def test_a_text_that_repeats_itself_is_guessed():
@@ -326,7 +326,7 @@ def test_what_must_match_matches_also_when_it_is_cut(byte_gpt, trie, limit, temp
     """Beside a request without a constraint, and with guesses that know nothing of it."""
     constraint = Constraint(trie, regular_expression("(ab|é)+[0-9]{2,}"))
     sampling = SamplingConfig(temperature=temperature, max_new_tokens=limit)
-    engine = Engine(byte_gpt, guesser=PromptLookup())
+    engine = Engine(byte_gpt, EngineConfig(drafts=3))
     free = engine.submit(asked([1], sampling=BOLD))
     answers = [engine.submit(asked([97, 98], seed, sampling, constraint=constraint)) for seed in range(8)]
     while engine.busy:

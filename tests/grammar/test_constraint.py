@@ -140,14 +140,14 @@ def test_the_fewest_tokens_are_known_beforehand(pattern, tokens):
         return
     constraint.begin(fewest)
     if fewest:
-        with pytest.raises(ValueError, match=f"max_tokens {fewest - 1}: .* needs at least {fewest}$"):
+        with pytest.raises(ValueError, match=f"limit of {fewest - 1} tokens: .* needs at least {fewest}$"):
             constraint.begin(fewest - 1)
 
 
 def test_where_the_search_was_cut_short_the_number_is_said_to_be_enough():
     """Perhaps fewer would do; with this many it is certain."""
     constraint = constrained("a{200}b", [b"a", b"b", b"ab"])
-    with pytest.raises(ValueError, match="max_tokens 9: the shortest output that matches needs up to 201$"):
+    with pytest.raises(ValueError, match="limit of 9 tokens: the shortest output that matches needs up to 201$"):
         constraint.begin(9)
     constraint.begin(201)
 

@@ -33,7 +33,7 @@ class Node:
         """(the child that agrees with most of `tokens`, how many of them agree)."""
         best, agreeing = None, 0
         for child in self.children.get(tokens[0], ()) if tokens else ():
-            if (length := _common(child.tokens, tokens)) > agreeing:
+            if (length := common(child.tokens, tokens)) > agreeing:
                 best, agreeing = child, length
         return best, agreeing
 
@@ -127,6 +127,6 @@ class Pages:
             self.free.append(node.page)
 
 
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
+def common(a: Sequence[int], b: Sequence[int]) -> int:
     """How many tokens two sequences share from their beginning."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

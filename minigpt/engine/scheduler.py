@@ -14,11 +14,15 @@ Source: continuous batching, Yu et al. 2022, "Orca"; chunks beside writers, Agra
 import heapq
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 from minigpt.engine.config import EngineConfig
-from minigpt.engine.pages import Node, OutOfPages, Pages
+from minigpt.engine.pages import Node, OutOfPages, Pages, common
 from minigpt.engine.request import Answer
+
+
+LOOKED_AT = 64  # of those who wait, in each step
 
 
 class Store(Protocol):
@@ -91,8 +95,12 @@ class Scheduler:
         for sequence in list(self.running):
             if budget and not sequence.writes and sequence.lane >= 0:
                 budget -= self._read(sequence, budget, works)
-        while budget and self.waiting and self.lanes:
-            if not (self._admit(self.waiting[0]) and (count := self._read(self.running[-1], budget, works))):
+        for sequence in list(islice(self.waiting, LOOKED_AT)) if budget and self.lanes else ():
+            if not budget or not self.lanes:
+                break
+            if self._is_being_read(sequence):
+                continue
+            if not (self._admit(sequence) and (count := self._read(sequence, budget, works))):
                 break
             budget -= count
         return [work for work in works if work.sequence.lane >= 0]  # one preempted later has lost its turn
@@ -131,7 +139,7 @@ class Scheduler:
         path = self.pages.find(sequence.tokens[:-1])
         if self.running and len(self.pages.free) + len(self.pages.idle) <= len(path):
             return False
-        self.waiting.popleft()
+        self.waiting.remove(sequence)
         self.running.append(sequence)
         sequence.lane = heapq.heappop(self.lanes)
         for node, count in path:
@@ -145,6 +153,17 @@ class Scheduler:
         if not sequence.answer.tokens:
             sequence.answer.cached = sequence.computed
         return True
+
+    def _is_being_read(self, sequence: Sequence) -> bool:
+        """Whether another computes a beginning of this one right now, a page of it at least: to wait is quicker.
+
+        So several continuations of one prompt, or a crowd with the same instructions, compute it once.
+        """
+        known = sum(count for _, count in self.pages.find(sequence.tokens[:-1]))
+        return any(
+            not other.writes and common(other.tokens, sequence.tokens[:-1]) >= known + self.pages.size
+            for other in self.running
+        )
 
     def _read(self, sequence: Sequence, budget: int, works: list[Work]) -> int:
         """Add a chunk of a prompt to the step; returns how many tokens it has."""

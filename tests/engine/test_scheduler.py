@@ -105,6 +105,19 @@ def test_a_prompt_known_from_before_is_not_computed_again():
     assert longer.cached == 14  # thirteen of the prompt, and the first that was written
 
 
+def test_what_one_reads_the_others_wait_for():
+    """Three continuations of one prompt read it once; somebody with another prompt does not wait for them."""
+    room = Room(max_batch=4)
+    same = [room.ask(list(range(18))) for _ in range(3)]
+    other = room.ask([50, 51])
+    assert room.step() == [(0, 8)]
+    assert room.step() == [(0, 8)]
+    assert room.step() == [(0, 2), (1, 2), (2, 2), (3, 2)]
+    assert [answer.cached for answer in same] == [0, 16, 16] and other.tokens == [52]
+    room.finish()
+    assert [answer.tokens for answer in same] == [[18, 19, 20, 21, 22]] * 3
+
+
 def test_without_a_page_the_youngest_gives_way_and_nobody_loses_a_token():
     room = Room(pages=8)
     answers = [room.ask([10 * i, 10 * i + 1, 10 * i + 2], new=17) for i in range(3)]

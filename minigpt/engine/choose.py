@@ -1,26 +1,65 @@
-"""One request's next token: its own wishes first, then `sampling`."""
+"""The next token of each request: its own wishes first, then `sampling`.
+
+Most requests ask for nothing that depends on what they have written. What their logits say is computed for all of them
+at once; then each draws with its own random numbers.
+"""
 
 import math
+from collections import defaultdict
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from minigpt.engine.config import SamplingConfig
 from minigpt.engine.request import Answer, Logprob, Request
-from minigpt.engine.sampling import next_token
+from minigpt.engine.sampling import cumulative, drawn_from, filtered, next_token
 
 
-def choose(answer: Answer, logits: Tensor, likeliest: int, best: float) -> int:
-    """The token after answer.visible. `likeliest` and `best`: argmax and max of logits (V,), found for all at once.
+class Choices:
+    """The rows of logits of one step, and who chooses from them."""
 
-    Raises: ValueError for logits that are not finite.
-    """
-    request = answer.request
-    if math.isfinite(best) and _plain(request):
-        return likeliest
-    logits = own = logits.float()
+    def __init__(self, logits: Tensor, answers: list[Answer]) -> None:
+        """Shapes: logits (N, V), with the N answers that choose from a row each."""
+        self.logits = logits
+        best, likeliest = logits.max(-1)
+        self.best, self.likeliest = best.tolist(), likeliest.tolist()
+        alike: dict[SamplingConfig, list[int]] = defaultdict(list)
+        for row, answer in enumerate(answers):
+            if answer.request.sampling.temperature > 0 and _logits_decide(answer.request):
+                alike[answer.request.sampling].append(row)
+        self.cumulative = {}  # by row
+        for sampling, rows in alike.items():
+            some = cumulative(filtered(logits[rows].to("cpu", torch.float32), sampling))
+            self.cumulative.update(zip(rows, some, strict=True))
+
+    def choose(self, row: int, answer: Answer) -> int:
+        """The token after answer.visible. Raises: ValueError for logits that are not finite."""
+        request = answer.request
+        if not math.isfinite(self.best[row]) or not _logits_decide(request):
+            return choose(answer, self.logits[row].to("cpu", torch.float32))
+        if request.sampling.temperature == 0:
+            return self.likeliest[row]
+        return int(drawn_from(self.cumulative[row], answer.generator))
+
+
+def _logits_decide(request: Request) -> bool:
+    """Whether nothing but the logits decides: not what was written, nor any wish for certain tokens."""
+    sampling = request.sampling
+    return (
+        sampling.repetition_penalty == 1
+        and sampling.presence_penalty == sampling.frequency_penalty == 0
+        and not request.logit_bias
+        and request.constraint is None
+        and request.logprobs is None
+    )
+
+
+def choose(answer: Answer, own: Tensor) -> int:
+    """One answer's next token, with all its wishes, from the logits (V,) that the model gave."""
+    request, logits = answer.request, own
     if request.logit_bias:
-        ids, biases = (torch.tensor(x, device=logits.device) for x in zip(*request.logit_bias.items(), strict=True))
+        ids, biases = (torch.tensor(x) for x in zip(*request.logit_bias.items(), strict=True))
         logits = logits.index_add(0, ids, biases.float())
     if answer.cursor is not None:
         logits = allowed_only(logits, answer.cursor.allowed())
@@ -33,8 +72,8 @@ def choose(answer: Answer, logits: Tensor, likeliest: int, best: float) -> int:
 
 def allowed_only(logits: Tensor, allowed: np.ndarray) -> Tensor:
     """-inf where a token may not come; nor may ids beyond the vocabulary of the constraint. (V,)"""
-    refused = torch.ones(logits.size(0), dtype=torch.bool, device=logits.device)
-    refused[: len(allowed)] = torch.from_numpy(~allowed).to(logits.device)
+    refused = torch.ones(logits.size(0), dtype=torch.bool)
+    refused[: len(allowed)] = torch.from_numpy(~allowed)
     return logits.masked_fill(refused, -math.inf)
 
 
@@ -43,16 +82,3 @@ def logprob(logits: Tensor, token: int, alternatives: int) -> Logprob:
     every = logits.log_softmax(-1)
     values, ids = every.topk(min(alternatives, every.size(0)))
     return Logprob(float(every[token]), tuple(zip(ids.tolist(), values.tolist(), strict=True)))
-
-
-def _plain(request: Request) -> bool:
-    """The likeliest token, and nothing asked besides."""
-    sampling = request.sampling
-    return (
-        sampling.temperature == 0
-        and sampling.repetition_penalty == 1
-        and sampling.presence_penalty == sampling.frequency_penalty == 0
-        and not request.logit_bias
-        and request.constraint is None
-        and request.logprobs is None
-    )

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from minigpt.engine.choose import choose
+from minigpt.engine.choose import Choices
 from minigpt.engine.company import rows_of_attention, rows_of_products
 from minigpt.engine.config import EngineConfig
 from minigpt.engine.draft import Guesser, PromptLookup
@@ -111,31 +111,30 @@ class Engine:
 
     def _choose(self, works: list[Work], logits: Tensor) -> list[Answer]:
         """Give every sequence whose newest token was computed its next one."""
-        best, likeliest = (x.tolist() for x in logits.max(-1))
+        rows = [_rows_that_choose(work) for work in works]
+        choices = Choices(logits, [s.answer for (s, _), n in zip(works, rows, strict=True) for _ in range(n)])
         at, moved = 0, self.scheduler.failed()
-        for sequence, count in works:
-            rows = sequence.computed + count - len(sequence.tokens) + 1
-            if rows < 1:
+        for (sequence, count), n in zip(works, rows, strict=True):
+            if n == 0:
                 self.scheduler.commit(sequence, count)
                 continue
-            here = slice(at, at + rows)
-            self._extend(sequence, count, logits[here], best[here], likeliest[here])
-            at += rows
+            self._extend(sequence, count, choices, range(at, at + n))
+            at += n
             moved.append(sequence.answer)
         return moved
 
-    def _extend(self, sequence: Sequence, count: int, logits: Tensor, best: list[float], likeliest: list[int]) -> None:
+    def _extend(self, sequence: Sequence, count: int, choices: Choices, rows: range) -> None:
         """Choose a token from the first row; while it is the drafted one, the next row's logits are right as well."""
         answer, drafts, kept = sequence.answer, list(sequence.drafts), 0
         sequence.drafts.clear()
-        for i, row in enumerate(logits):
+        for row in rows:
             try:
-                token = choose(answer, row, likeliest[i], best[i])
+                token = choices.choose(row, answer)
                 ended = answer.take(token)
             except ValueError as error:
                 answer.error = str(error)
                 return self._end(sequence, "error")
-            if ended or i == len(drafts) or token != drafts[i]:
+            if ended or kept == len(drafts) or token != drafts[kept]:
                 break
             kept += 1
         self.scheduler.commit(sequence, count - len(drafts) + kept)
@@ -192,11 +191,15 @@ def _fewest_rows(model: GPT, cache: torch.dtype) -> tuple[int, int]:
     return rows_of_products(shapes, dtype), attention
 
 
+def _rows_that_choose(work: Work) -> int:
+    """Of a sequence's rows in a step, those from its newest token on: each one's logits choose a token."""
+    return max(0, work.sequence.computed + work.count - len(work.sequence.tokens) + 1)
+
+
 def _chosen_rows(works: list[Work]) -> list[int]:
-    """The rows of a step whose logits choose a token: of each sequence from its newest token on."""
-    rows, at = [], 0
-    for sequence, count in works:
-        known = len(sequence.tokens) - sequence.computed
-        rows += range(at + known - 1, at + count)
-        at += count
+    """Where they stand among the rows of the step."""
+    rows, end = [], 0
+    for work in works:
+        end += work.count
+        rows += range(end - _rows_that_choose(work), end)
     return rows

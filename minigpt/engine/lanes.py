@@ -150,7 +150,7 @@ class _Part(NamedTuple):
 
     def attend(self, q: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
         """q (n, H, D), keys and values (all lanes, G, S', D) -> (n, H, D)"""
-        (B, G, shared, T, D), (BG, M, S) = self.queries.shape, self.bias.shape
+        (B, G, shared, _, D), (BG, M, S) = self.queries.shape, self.bias.shape
         keys = keys[self.lanes, :, :S].flatten(0, 1)                              # (B·G, S, D)
         values = values[self.lanes, :, :S].flatten(0, 1)
         if self.where is None:

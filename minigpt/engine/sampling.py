@@ -12,6 +12,8 @@ from torch import Tensor
 
 from minigpt.engine.config import SamplingConfig
 
+NUCLEUS = 128  # tokens that top-p looks at first: to sort a whole vocabulary takes as long as the model
+
 
 def next_token(
     logits: Tensor, seen: Tensor, config: SamplingConfig, generator: torch.Generator, written: Tensor | None = None
@@ -49,7 +51,21 @@ def filtered(logits: Tensor, config: SamplingConfig) -> Tensor:
 
 def drawn(logits: Tensor, generator: torch.Generator) -> Tensor:
     """One id per row, drawn with probability softmax(logits). (..., V) -> (...)"""
-    return torch.multinomial(logits.softmax(-1), 1, generator=generator)[..., 0]
+    return drawn_from(cumulative(logits), generator)
+
+
+def cumulative(logits: Tensor) -> Tensor:
+    """For each id, how likely it or one before it is; in float64, for many small numbers are added. (..., V)"""
+    return logits.softmax(-1).cumsum(-1, dtype=torch.float64)
+
+
+def drawn_from(cumulative: Tensor, generator: torch.Generator) -> Tensor:
+    """The first id whose cumulative probability is above a number drawn evenly from [0, 1): one number per row.
+
+    An id of probability 0 adds nothing and so is never the first. (..., V) -> (...)
+    """
+    u = torch.rand(cumulative.shape[:-1], generator=generator).double()[..., None]    # 24 bits: u · total < total
+    return torch.searchsorted(cumulative, u * cumulative[..., -1:], right=True)[..., 0]
 
 
 def repetition_penalised(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
@@ -98,15 +114,17 @@ def top_k_only(logits: Tensor, k: int) -> Tensor:
 def top_p_only(logits: Tensor, p: float) -> Tensor:
     """Keep the likeliest tokens until their probabilities add up to p: few where the model is sure.
 
-    The token that crosses p is kept, so at least one always is.
+    The token that crosses p is kept, so at least one always is; and what ties with it.
     Source: Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration", section 3.1.
     """
-    ordered, ids = logits.sort(descending=True, stable=True)                  # (..., V) each
-    probability = ordered.softmax(-1)
-    likelier = probability.cumsum(-1) - probability                           # what stands before each token
-    over = likelier >= p
-    refused = torch.zeros_like(over).scatter(-1, ids, over)                   # back in the vocabulary's order
-    return logits.masked_fill(refused, float("-inf"))
+    probability = logits.softmax(-1)
+    ordered = probability.topk(min(NUCLEUS, logits.size(-1))).values          # (..., NUCLEUS)
+    likelier = ordered.cumsum(-1) - ordered                                   # what stands before each token
+    if (likelier[..., -1] < p).any():                                         # that was not enough of them
+        ordered = probability.sort(descending=True).values                    # (..., V)
+        likelier = ordered.cumsum(-1) - ordered
+    smallest = ordered.where(likelier < p, 2.0).amin(-1, keepdim=True)        # (..., 1)
+    return logits.masked_fill(probability < smallest, float("-inf"))
 
 
 def min_p_only(logits: Tensor, share: float) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from small_gpt import VARIANTS, VOCAB, made_gpt
 
 from kernels.quantization import quantize_int8
-from minigpt.engine import engine as engine_module
+from minigpt.engine.choose import Choices
 from minigpt.engine.config import EngineConfig, SamplingConfig
 from minigpt.engine.draft import DraftModel, PromptLookup
 from minigpt.engine.engine import Engine
@@ -84,16 +84,16 @@ def crowd(count: int) -> list[Request]:
 def chosen_from(monkeypatch):
     """Every row of logits a token was chosen from: {(seed, how many tokens before it): logits}"""
     seen: dict[tuple[int, int], torch.Tensor] = {}
-    choose = engine_module.choose
+    choose = Choices.choose
 
-    def recorded(answer, logits, *rest):
-        place = (answer.request.seed, len(answer.tokens))
+    def recorded(choices, row, answer):
+        place, logits = (answer.request.seed, len(answer.tokens)), choices.logits[row]
         if place in seen:
             assert torch.equal(seen[place], logits), f"other bits at {place}: company shows"
         seen[place] = logits.clone()
-        return choose(answer, logits, *rest)
+        return choose(choices, row, answer)
 
-    monkeypatch.setattr(engine_module, "choose", recorded)
+    monkeypatch.setattr(Choices, "choose", recorded)
     return seen
 
 

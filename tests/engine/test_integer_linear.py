@@ -67,5 +67,6 @@ def test_a_way_that_torch_lacks_is_passed_over(monkeypatch):
     monkeypatch.setattr(integer_linear, "WAYS", {"gone": gone, "float": WAYS["float"]})
     integer_linear._fastest.cache_clear()
     weight, scale = weights(6, 10)
-    assert torch.equal(fastest(weight, scale)(torch.ones(1, 10), torch.ones(1, 1)), weight.sum(-1).float()[None] * scale)
+    product = fastest(weight, scale)(torch.ones(1, 10), torch.ones(1, 1))
+    assert torch.equal(product, weight.sum(-1).float()[None] * scale)
     integer_linear._fastest.cache_clear()

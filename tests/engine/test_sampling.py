@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from minigpt.engine import sampling
 from minigpt.engine.config import SamplingConfig
 from minigpt.engine.sampling import (
     counted_off,
@@ -55,7 +56,8 @@ def naive_top_p(row: list[float], p: float) -> list[int]:
             break
         chosen.append(i)
         total += probability[i]
-    return sorted(chosen)
+    least = min(probability[i] for i in chosen)
+    return [i for i, share in enumerate(probability) if share >= least - 1e-12]  # what ties is kept as well
 
 
 def naive_min_p(row: list[float], share: float) -> list[int]:
@@ -63,7 +65,7 @@ def naive_min_p(row: list[float], share: float) -> list[int]:
     return [i for i, p in enumerate(probability) if p >= share * max(probability)]
 
 
-@given(st.lists(st.floats(-8, 8), min_size=1, unique=True), st.integers(1, 40), st.floats(0.1, 0.9))
+@given(st.lists(st.integers(-64, 64).map(lambda n: n / 8), min_size=1), st.integers(1, 40), st.floats(0.1, 0.9))
 def test_each_filter_keeps_what_its_naive_twin_keeps(row, k, p):
     """The twins say in words of one syllable what the tensors do; float64, so that no rounding decides."""
     logits = torch.tensor(row, dtype=torch.float64)
@@ -77,6 +79,25 @@ def _on_the_edge(row: list[float], p: float) -> bool:
     total, ordered = 0.0, sorted(softmax(row), reverse=True)
     sums = [total := total + probability for probability in ordered]
     return any(abs(one - p) < 1e-12 for one in sums)
+
+
+@pytest.mark.parametrize("p", [0.05, 0.5, 0.97, 0.9999])
+def test_looking_at_the_likeliest_first_changes_no_nucleus(p, monkeypatch):
+    """Few tokens are enough for a sure row and not for a flat one: the same are kept as by sorting all of them."""
+    rows = torch.stack([scale * random_logits(1, 600)[0] for scale in (0.1, 1.0, 4.0)])
+    quick = top_p_only(rows, p)
+    monkeypatch.setattr(sampling, "NUCLEUS", 600)
+    assert torch.equal(quick, top_p_only(rows, p))
+    assert [kept(row) for row in quick] == [kept(top_p_only(row, p)) for row in rows]
+
+
+def test_an_impossible_token_is_never_drawn():
+    """Whatever the number drawn: not at 0, where the first token's probability is 0, nor just below 1."""
+    logits = torch.tensor([-math.inf, 0.0, -math.inf, 1.0, -math.inf])
+    for u, token in ((0.0, 1), (0.26, 1), (0.27, 3), (1 - 2**-24, 3)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch, "rand", lambda shape, generator, u=u: torch.full(shape, u))
+            assert int(drawn(logits, stream())) == token
 
 
 @given(st.lists(st.floats(-8, 8), min_size=2), st.floats(0.01, 1.0), st.integers(1, 5))

@@ -2,11 +2,12 @@
 
     python sample.py --run out/quick --prompt "import " --num-samples 3 --seed 7
     python sample.py --prompt-file poem.txt            or --prompt - to read standard input
+    python sample.py --prompt "x = " --matching "[0-9]+" what comes matches a regular expression, or --schema FILE
     python sample.py --run some/folder                 any folder in Hugging Face's layout that we can read
 """
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from minigpt import config
 from minigpt.engine.config import EngineConfig, SamplingConfig
@@ -26,7 +27,10 @@ class SampleConfig:
     prompt_file: tuple[str, ...] = ()  # read a prompt from a file; repeat for several
     num_samples: int = 1  # continuations of each prompt
     stop: tuple[str, ...] = ()  # end before this text; repeat for several
+    matching: str | None = None  # a regular expression that the continuation must match
+    schema: str | None = None  # a file with a JSON schema that it must meet
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
     machine: MachineConfig = field(default_factory=MachineConfig)
 
     def __post_init__(self) -> None:
@@ -37,17 +41,18 @@ class SampleConfig:
 def main() -> int:
     wish = config.from_command_line(SampleConfig(), sys.argv[1:], USAGE)
     # torch is imported only now: --help and a mistyped flag are answered at once
-    from minigpt.completion import complete, load_run, newest_run, read_prompts
+    from minigpt.completion import complete, constrained, load_run, newest_run, parameter_count, read_prompts
     from minigpt.engine.engine import Engine
 
     folder = newest_run(wish.run)
     model, tokenizer = load_run(folder, wish.machine)
     prompts = read_prompts(wish.prompt, wish.prompt_file)
-    say(f"{folder}: {sum(p.numel() for p in model.parameters()):,} parameters")
+    say(f"{folder}: {parameter_count(model):,} parameters")
     wanted = [(prompt, wish.machine.seed + number) for prompt in prompts for number in range(wish.num_samples)]
-    engine = Engine(model, EngineConfig(max_batch=min(len(wanted), 16)))
-    texts = [complete(engine, tokenizer, prompt, wish.sampling, seed=seed, stop=wish.stop, on_slide=warn_of_sliding)
-             for prompt, seed in wanted]  # fmt: skip
+    engine = Engine(model, replace(wish.engine, max_batch=min(wish.engine.max_batch, len(wanted))))
+    constraint = constrained(tokenizer, wish.matching, wish.schema)
+    texts = [complete(engine, tokenizer, prompt, wish.sampling, seed=seed, stop=wish.stop, constraint=constraint,
+                      on_slide=warn_of_sliding) for prompt, seed in wanted]  # fmt: skip
     for (prompt, _), text in zip(wanted, texts, strict=True):  # they come on together, and are shown one by one
         print(prompt, end="", flush=True)
         for piece in text:

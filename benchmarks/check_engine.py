@@ -1,6 +1,6 @@
 """What the engine promises, measured: the same tokens in any company, quick answers in long talks, nothing left behind.
 
-    python -m benchmarks.check_engine                          the 13.8M Llama shape with random weights, int8, one thread
+    python -m benchmarks.check_engine                          the 13.8M Llama shape, random weights, int8, one thread
     python -m benchmarks.check_engine --float --only same      the same with float32 weights
     python -m benchmarks.check_engine --run out/quick --data FILE --only guessing
 
@@ -116,7 +116,8 @@ def same(args: argparse.Namespace) -> Iterator[Row]:
     truth = alone(gpt, prompts)
     crowd = Engine(gpt, EngineConfig(max_batch=16))
     yield "the engine makes the promise here", str(crowd.invariant), "True"
-    for name, texts in (("among sixteen", written(crowd, prompts)), ("with a remembered beginning", written(crowd, prompts))):
+    for name in ("among sixteen", "with a remembered beginning"):
+        texts = written(crowd, prompts)
         equal = sum(a == b for a, b in zip(texts, truth, strict=True))
         yield f"the same tokens {name}", f"{equal} of {len(prompts)}", "all"
     other = subprocess.run([sys.executable, "-m", "benchmarks.check_engine", *sys.argv[1:], "--digest"],
@@ -216,7 +217,8 @@ def guessing(args: argparse.Namespace) -> Iterator[Row]:
     for drafts in (3, 7):
         ratio = statistics.median(a / b for a, b in zip(times[0], times[drafts], strict=True))
         equal = sum(a == b for a, b in zip(texts[0], texts[drafts], strict=True))
-        yield f"{drafts} drafts, prompts that repeat themselves", f"{ratio:.2f}; {equal} of 20 the same", "1.8, at best 3"
+        measured = f"{ratio:.2f}; {equal} of 20 the same"
+        yield f"{drafts} drafts, prompts that repeat themselves", measured, "1.8, at best 3"
 
 
 def leaks(args: argparse.Namespace) -> Iterator[Row]:

@@ -5,8 +5,8 @@
 
 Random weights: nothing is easier to read or to guess because of them. Prompts of 64 random tokens, 64 new ones, always
 the likeliest. All take turns; a turn writes one token and then 65, so that reading the prompt can be taken off: a step
-is the difference over 64. The figures are medians over the turns, ratios medians of the ratios in a turn. With one thread
-CPU time is counted, with more the clock. Every one's tokens are compared with transformers' in float32: a tie of random
+is the difference over 64. The figures are medians over the turns, ratios medians of the ratios in a turn. With one
+thread CPU time is counted, with more the clock. Every one's tokens are compared with transformers' in float32: a tie of random
 logits may fall either way, and integer weights are other weights.
 
 Bandwidth: the bytes of all matrices over the time of a step, as a share of what this machine reads from memory: a small
@@ -94,7 +94,8 @@ def race(rivals: list[Contestant], batch: int, args: argparse.Namespace) -> None
                 turns[rival.name].append(turn)
     bandwidth = read_bandwidth()
     truth = next((turns[name][0].tokens for name in turns if name.startswith("transformers")), None)
-    print(f"| batch {batch} | ms a step | tokens/s | as fast as transformers | first token, ms | same tokens | bandwidth |")
+    columns = ["ms a step", "tokens/s", "as fast as transformers", "first token, ms", "same tokens", "bandwidth"]
+    print(f"| batch {batch} | {' | '.join(columns)} |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     for rival in rivals:
         print(row(rival, turns, truth, bandwidth, batch), flush=True)
@@ -145,8 +146,10 @@ def contestants(place: Path, batch: int, threads: int) -> Iterator[Contestant]:
         yield Contestant(name, our_writer(Engine(floats, EngineConfig(max_batch=batch, invariant=invariant))),
                          bytes_of_floats)  # fmt: skip
     integers = as_int8(load_pretrained(place))
-    name = "ours, int8, same bits in any company"
-    yield Contestant(name, our_writer(Engine(integers, EngineConfig(max_batch=batch))), bytes_of_floats // 4)
+    for dtype in ("float32", "bfloat16"):
+        name = f"ours, int8, same bits in any company, cache in {dtype}"
+        yield Contestant(name, our_writer(Engine(integers, EngineConfig(max_batch=batch, cache_dtype=dtype))),
+                         bytes_of_floats // 4)  # fmt: skip
     for dtype, fraction in (("f32", 1.0), ("q8_0", 8.5 / 32)):
         yield from llama_cpp_writers(place, dtype, batch, threads, int(bytes_of_floats * fraction))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from minigpt import config
+from minigpt.compress.config import SHORT, CompressConfig
 from minigpt.corpus.config import CorpusConfig
 from minigpt.export.config import ExportConfig
 from minigpt.runtime.console import one_line_errors
@@ -20,6 +21,7 @@ python -m minigpt COMMAND [...]
   tokenizer explain TEXT [--tokenizer PATH]    how a text becomes tokens, merge by merge
   tokenizer train [--data ...] [--vocab-size N]    a tokenizer alone, as Hugging Face and tiktoken read it
   report RUN             draw a run's curves into RUN/report.html (extra: report)
+  compress RUN [--int8 | --int4 [--gptq]] [--prune SHARE]    a smaller model beside it, and what that costs
   export RUN [--to hf|gguf]    for other programs: transformers and vLLM, or llama.cpp (extra: export)
 
 Training and sampling are scripts of their own: python train.py --help, python sample.py --help"""
@@ -83,7 +85,8 @@ def explain_tokens(argv: Sequence[str]) -> None:
     dashes = argv[:1] == ["--"]  # what follows is the text, also if it begins with dashes
     argv = argv[dashes:]
     if not argv or (argv[0].startswith("--") and not dashes):
-        raise ValueError('explain needs a text: python -m minigpt tokenizer explain "Some text" (or explain -- "--text")')
+        example = 'python -m minigpt tokenizer explain "Some text"; explain -- "--text" if it begins with dashes'
+        raise ValueError(f"explain needs a text: {example}")
     wish = config.from_command_line(ExplainConfig(), argv[1:], "python -m minigpt tokenizer explain TEXT")
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     print(explain(Tokenizer.load(wish.tokenizer or newest_run(None)), argv[0], colour=colour))
@@ -123,9 +126,23 @@ def export(argv: Sequence[str]) -> None:
     print(export_run(argv[0], wish))
 
 
+def compress(argv: Sequence[str]) -> None:
+    """A smaller model in a folder of its own, and a table: bytes, bits per byte, tokens per second."""
+    named = bool(argv) and not argv[0].startswith("-")
+    usage = "python -m minigpt compress RUN [--int8 | --int4 | --int3] [--gptq] [--prune SHARE [--recover STEPS]]"
+    flags = [SHORT.get(flag, flag) for flag in (argv[1:] if named else argv)]
+    wish = config.from_command_line(CompressConfig(), flags, usage)
+    if not named:
+        raise ValueError("compress needs one run folder or checkpoint: python -m minigpt compress out/quick --int8")
+    from minigpt.compress.command import compress_run
+
+    print(compress_run(argv[0], wish).report)
+
+
 Command = Callable[[Sequence[str]], None]
 COMMANDS: dict[str, Command] = {
-    "doctor": doctor, "corpus": corpus, "tokenizer": tokenizer, "report": report, "export": export,
+    "doctor": doctor, "corpus": corpus, "tokenizer": tokenizer, "report": report, "compress": compress,
+    "export": export,
 }  # fmt: skip
 TOKENIZER_COMMANDS: dict[str, Command] = {"explain": explain_tokens, "train": train_tokenizer}
 

@@ -4,15 +4,23 @@ In:  a model, its tokenizer, a prompt and the sampling settings.
 Out: pieces of text, streamed: never half a character, never part of a stop string.
 """
 
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from minigpt.compress.choose import choose
+from minigpt.compress.folder import is_compressed, load_compressed
 from minigpt.engine.config import EngineConfig, SamplingConfig
 from minigpt.engine.engine import Engine
 from minigpt.engine.request import Answer, Request
+from minigpt.grammar.constraint import Constraint
+from minigpt.grammar.json_schema import json_schema
+from minigpt.grammar.regular_expression import regular_expression
+from minigpt.grammar.token_trie import TokenTrie
 from minigpt.model.gpt import GPT
 from minigpt.model.pretrained import load_pretrained
 from minigpt.runtime import device
@@ -28,6 +36,7 @@ def complete(
     *,
     seed: int = 1,
     stop: Sequence[str] = (),
+    constraint: Constraint | None = None,
     on_slide: Callable[[int], None] | None = None,
 ) -> Iterator[str]:
     """Stream the continuation of `prompt` (which may be empty); ends at the end token or before a stop string.
@@ -35,14 +44,39 @@ def complete(
     It is asked for at once, and comes on while another is read. The same seed gives the same text, whatever else the
     engine does. Special tokens spelled out in the prompt are ordinary characters here. Where the context is full, the
     model goes on with its newer half, and `on_slide` is told how many tokens that are, the first time.
+    Raises: ValueError if `constraint` allows no text as short as the config asks for.
     """
     end = tokenizer.eot_token
     answer = Answer(Request(prompt=tokenizer.encode_ordinary(prompt) or [start_token(tokenizer)], sampling=config,
-                            stop_ids=() if end is None else (end,), seed=seed))  # fmt: skip
+                            stop_ids=() if end is None else (end,), seed=seed, constraint=constraint))  # fmt: skip
     if len(answer.visible) > engine.shape.context_length:
         answer.slide(engine.shape.context_length)
     engine.begin(answer)
     return until_stop(_characters(_watched(engine, answer, on_slide), tokenizer), stop)
+
+
+def constrained(tokenizer: Tokenizer, pattern: str | None, schema: str | Path | None) -> Constraint | None:
+    """What a continuation must match: a regular expression, or the JSON schema in a file; none: anything goes.
+
+    Raises: ValueError for both at once, for what they do not support, and for a tokenizer that cannot end a text.
+    """
+    if pattern is None and schema is None:
+        return None
+    if pattern is not None and schema is not None:
+        raise ValueError("--matching and --schema: a text can be held to one of them")
+    if tokenizer.eot_token is None:
+        raise ValueError("the tokenizer has no end of text, which ends a text that must match something")
+    ids = range(tokenizer.n_vocab)
+    spelled = [None if tokenizer.is_special_token(i) else tokenizer.token_bytes(i) for i in ids]
+    grammar = regular_expression(pattern) if pattern is not None else json_schema(_read_schema(Path(schema)))
+    return Constraint(TokenTrie(spelled, [tokenizer.eot_token]), grammar)
+
+
+def _read_schema(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # neither JSON, nor even text
+        raise ValueError(f"--schema {file} is not JSON: {error}") from None
 
 
 def preview(model: GPT, tokenizer: Tokenizer) -> str:
@@ -121,17 +155,42 @@ def newest_run(named: str | None, parent: Path = Path("out")) -> Path:
 
 
 def load_run(folder: Path, machine: MachineConfig) -> tuple[GPT, Tokenizer]:
-    """A model ready to write, on the device and in the dtype asked for, and the tokenizer beside it."""
+    """A model ready to write, on the device and in the dtype asked for, and the tokenizer beside it.
+
+    A compressed one computes on the CPU, between its integer matrices in float32.
+    """
     device.set_threads(machine.threads)
-    where = torch.device(device.choose_device(machine.device).value)
-    dtype = getattr(torch, device.choose_dtype(machine.dtype, where).value)
-    model, tokenizer = load_pretrained(folder), Tokenizer.load(folder)
+    if is_compressed(folder):
+        model = _integers(folder, machine)
+        where, dtype = torch.device("cpu"), torch.float32
+    else:
+        where = torch.device(device.choose_device(machine.device).value)
+        dtype = getattr(torch, device.choose_dtype(machine.dtype, where).value)
+        model = load_pretrained(folder)
+    tokenizer = Tokenizer.load(folder)
     if tokenizer.n_vocab > model.config.vocab_size:
         raise ValueError(
             f"{folder}: its tokenizer has {tokenizer.n_vocab} tokens but its model only {model.config.vocab_size}: "
             f"they do not belong together"
         )
     return model.to(where, dtype).eval(), tokenizer
+
+
+def parameter_count(model: GPT) -> int:
+    """Of its shape, however its weights are kept."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in GPT(model.config).parameters())
+
+
+def _integers(folder: Path, machine: MachineConfig) -> GPT:
+    if machine.device not in ("auto", "cpu") or machine.dtype not in ("auto", "float32"):
+        raise ValueError(
+            f"{folder} holds integer matrices, which are computed with on the CPU and in float32, "
+            f"not with --device {machine.device} --dtype {machine.dtype}"
+        )
+    model = load_compressed(folder)
+    choose(model)
+    return model
 
 
 def read_prompts(prompts: Sequence[str], files: Sequence[str]) -> list[str]:

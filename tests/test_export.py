@@ -275,7 +275,7 @@ def test_what_is_there_is_never_overwritten(to, tmp_path):
     (tmp_path / f".out-{to}.unfinished").mkdir()
     place = exported(tmp_path / "run", to, check=False)
     before = place.stat().st_mtime_ns
-    with pytest.raises(ValueError, match=f"out-{to} exists already: .* --out"):
+    with pytest.raises(ValueError, match=f"out-{to} exists already: .* another place"):
         exported(tmp_path / "run", to, check=False)
     assert place.stat().st_mtime_ns == before
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"out-{to}", "run"]

@@ -1,6 +1,7 @@
 """python train.py and python sample.py, as a user meets them: good input, bad input, stopping and going on."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -151,6 +152,22 @@ def test_a_stop_string_ends_the_text_before_it(train, sample):
     assert cut == whole[: whole.index(stop, len("the cat"))] + "\n"
 
 
+def test_the_number_of_samples_changes_no_sample(train, sample):
+    """They are written together, and each must be what it is alone."""
+    train()
+    alone = [sample("--prompt", "the cat", "--seed", seed).out for seed in ("5", "6", "7")]
+    assert sample("--prompt", "the cat", "--seed", "5", "--num-samples", "3").out == "".join(alone)
+
+
+def test_a_text_can_be_held_to_a_pattern_or_a_schema(train, sample, tmp_path):
+    """What the model would rather say does not matter, nor where the limit cuts it."""
+    train()
+    assert re.fullmatch(r"x = [0-9]{2,}!\n", sample("--prompt", "x = ", "--matching", "[0-9]{2,}!").out)
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}')
+    assert type(json.loads(sample("--schema", schema, "--max-new-tokens", "20").out)["n"]) is int
+
+
 # --- bad input: one line, exit status 2, nothing half-written -------------------------------------------------------
 
 
@@ -256,5 +273,11 @@ def test_sampling_says_what_is_missing(sample, train, tmp_path, monkeypatch):
     train()
     assert (result := sample("--prompt-file", "nowhere.txt")).status == 2 and "nowhere.txt" in result.err
     assert (result := sample("--temperature", "-1")).status == 2 and "--temperature -1" in result.err
+    for flags, message in [
+        (["--matching", "(a"], "never closed"), (["--matching", "a", "--schema", "b"], "one of them"),
+        (["--schema", "nowhere.json"], "nowhere.json"), (["--schema", "run/model.safetensors"], "is not JSON"),
+        (["--matching", "abcdefgh" * 9], "needs"), (["--drafts", "9"], "--drafts 9"), (["--page", "0"], "--page 0"),
+    ]:  # fmt: skip
+        assert (result := sample(*flags)).status == 2 and message in result.err, result.err
     (tmp_path / "run" / "model.safetensors").write_bytes(b"short")
     assert (result := sample()).status == 2 and "model.safetensors" in result.err

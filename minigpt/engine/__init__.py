@@ -1,15 +1,29 @@
-"""How do tokens come out?
+"""How do tokens come out, for one reader and for many at once?
 
-A model gives one number per token of the vocabulary. This room turns these numbers into a choice, and the
-choice into the next input, until there is enough:
+A model gives one number per token of the vocabulary. This room turns these numbers into a choice, and the choice into
+the next input, until there is enough. First for one prompt:
 
-    config    how bold the choice is: the flags
-    sampling  logits to one token: penalty, temperature, the filters, the draw
-    generate  one prompt, one sequence, one token after the other: the slow twin of everything faster
+    config          how bold the choice is, and how much is done at once: the flags
+    sampling        logits to one token: penalties, temperature, the filters, the draw
+    generate        one prompt, one sequence, one token after the other: the slow twin of everything below
 
-The engine knows integers, never text: an end of text is an id in `stop_ids`, and whoever wants characters (or
-a stop string) decodes what it yields.
+then for many, who come and go, each with its own wishes:
 
-In:  a model, token ids, settings, and a random stream of the caller's.
-Out: token ids, one at a time.
+    request         what somebody asks, and what has become of it
+    choose          one request's next token: its own wishes, then `sampling`
+    pages           which page of the cache holds what, and who holds it: integers
+    scheduler       who is computed in the next step, and how much of each: integers, too
+    lanes           keys and values on a CPU, attention, and the promise that company changes no bit
+    company         does a row's result depend on the rows beside it? measured
+    integer_linear  layers of eight-bit weights, whose sums are exact
+    packed_linear   layers of four-bit weights
+    forward         the model's forward pass in few operations
+    draft           tokens guessed ahead, and checked together
+    engine          all of it: submit, step, cancel, follow
+
+The engine knows integers, never text: an end of text is an id in `stop_ids`, and whoever wants characters (or a stop
+string) decodes what it gives.
+
+In:  a model, token ids, settings, and a seed.
+Out: token ids, as they come; the same for a request in any company.
 """

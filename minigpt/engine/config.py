@@ -19,19 +19,20 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise ValueError(f"--max-new-tokens {self.max_new_tokens}: needs at least 1")
-        if not 0 <= self.temperature < math.inf:
-            raise ValueError(f"--temperature {self.temperature}: needs at least 0; 0.7 to 1 is usual")
+        if not (self.temperature == 0 or 1e-4 <= self.temperature < math.inf):
+            raise ValueError(f"--temperature {self.temperature}: needs at least 0 (or 0.0001); 0.7 to 1 is usual")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"--top-k {self.top_k}: needs at least 1, or none for no limit")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"--top-p {self.top_p}: is a probability above 0; 1 keeps every token")
         if not 0 <= self.min_p <= 1:
             raise ValueError(f"--min-p {self.min_p}: is a share from 0 (keeps every token) to 1")
-        if not 0 < self.repetition_penalty < math.inf:
-            raise ValueError(f"--repetition-penalty {self.repetition_penalty}: must be above 0; 1 is off")
+        if not 0.01 <= self.repetition_penalty <= 100:
+            raise ValueError(f"--repetition-penalty {self.repetition_penalty}: must be from 0.01 to 100; 1 is off")
         for name in ("presence_penalty", "frequency_penalty"):
-            if not -math.inf < getattr(self, name) < math.inf:
-                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be a number; 0 is off")
+            if not -100 <= getattr(self, name) <= 100:
+                flag = f"--{name.replace('_', '-')} {getattr(self, name)}"
+                raise ValueError(f"{flag}: must be from -100 to 100; 0 is off")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +40,9 @@ class EngineConfig:
     max_batch: int = 16  # requests computed together; more wait
     page: int = 16  # tokens in a page of the cache
     cache_tokens: int | None = None  # tokens that pages hold in all; none: max_batch times the model's context
-    cache_dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of keys and values; auto: see `engine.py`
+    cache_dtype: Literal["weights", "float32", "bfloat16"] = "weights"  # of keys and values; bfloat16: faster in crowds
     chunk: int = 256  # tokens of prompts read in one step while nobody writes
-    chunk_beside: int = 32  # tokens of prompts read in one step beside those who write: more delays them
+    chunk_beside: int = 16  # tokens of prompts read in one step beside those who write: more delays them
     drafts: int = 0  # tokens guessed ahead and checked together: good where text repeats itself
     invariant: bool = True  # the same tokens in any company; off: faster alone with float weights
 

@@ -84,6 +84,8 @@ class DraftModel:
         count = min(count, shape.context_length - len(tokens))
         if count < 1:
             return []
+        for ended in [other for other in self.caches if other.reason is not None]:
+            del self.caches[ended]
         read = self.caches.get(answer)
         if read is None:
             weight = self.model.token_embedding.weight

@@ -10,6 +10,7 @@ makes this exact, and `invariant` in its config for what it costs.
 """
 
 from collections.abc import Iterator
+from itertools import takewhile
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,6 @@ from minigpt.engine.company import rows_of_attention, rows_of_products
 from minigpt.engine.config import EngineConfig
 from minigpt.engine.draft import Guesser, PromptLookup
 from minigpt.engine.forward import Forward
-from minigpt.engine.integer_linear import IntegerLinear
 from minigpt.engine.lanes import KEYS, Lanes, Slice
 from minigpt.engine.pages import Pages
 from minigpt.engine.request import Answer, Reason, Request
@@ -36,11 +36,13 @@ class Engine:
         self.config, self.shape, self.guesser, like = config, model.config, guesser, model.final_norm.weight
         if guesser is None and config.drafts:
             self.guesser = PromptLookup()
-        like = like.new_empty(0, dtype=_dtype_of_cache(model, config))
+        if config.cache_dtype != "weights":
+            like = like.new_empty(0, dtype=getattr(torch, config.cache_dtype))
         rows = _fewest_rows(model, like.dtype) if config.invariant else (1, 1)
         self.invariant = config.invariant and 0 not in rows  # is the promise kept?
         of_products, of_attention = (max(1, count) for count in rows)
-        count = -(-(config.cache_tokens or config.max_batch * self.shape.context_length) // config.page)
+        whole = -(-self.shape.context_length // config.page)  # pages of a full context
+        count = config.max_batch * whole if config.cache_tokens is None else config.cache_tokens // config.page
         self.lanes = Lanes(self.shape, config.max_batch, count, config.page, like, of_attention)
         self.scheduler = Scheduler(config, Pages(count, config.page), self.lanes)
         self.forward = Forward(model, of_products)
@@ -64,6 +66,12 @@ class Engine:
             )
         if request.logit_bias:
             check_ids(torch.tensor(list(request.logit_bias)), shape.vocab_size, "logit_bias")
+        constraint = request.constraint
+        if constraint is not None and len(constraint.trie.tokens) > shape.vocab_size:
+            raise ValueError(
+                f"the constraint is over {len(constraint.trie.tokens)} tokens and the model has {shape.vocab_size}: "
+                f"it was made for another tokenizer"
+            )
         self.scheduler.add(answer)
         return answer
 
@@ -71,8 +79,9 @@ class Engine:
         """Remember nothing of what was computed before. Raises: ValueError while requests are on their way."""
         if self.busy:
             raise ValueError("requests are on their way: wait for them or cancel them first")
-        self.scheduler.pages.__init__(self.scheduler.pages.count, self.scheduler.pages.size)
+        self.scheduler.pages.clear()
 
+    @torch.inference_mode()
     def cancel(self, answer: Answer) -> None:
         """End a request now: the next step does not compute it."""
         for sequence in [*self.scheduler.running, *self.scheduler.waiting]:
@@ -99,6 +108,8 @@ class Engine:
         try:
             while answer.reason is None or shown < len(answer.tokens):
                 if shown == len(answer.tokens):
+                    if not self.busy:
+                        raise ValueError("this answer was never begun here: give its request to `submit` first")
                     self.step()
                 yield from answer.tokens[shown:]
                 shown = len(answer.tokens)
@@ -131,7 +142,7 @@ class Engine:
             try:
                 token = choices.choose(row, answer)
                 ended = answer.take(token)
-            except ValueError as error:
+            except (ValueError, RuntimeError) as error:  # of this request alone: the others go on
                 answer.error = str(error)
                 return self._end(sequence, "error")
             if ended or kept == len(drafts) or token != drafts[kept]:
@@ -143,7 +154,8 @@ class Engine:
         elif len(answer.visible) > self.shape.context_length:
             self._slide(sequence)
         elif self.guesser is not None:
-            sequence.drafts = self.guesser.guess(answer, self._room_for_drafts(answer))
+            guessed = self.guesser.guess(answer, self._room_for_drafts(answer))
+            sequence.drafts = list(takewhile(lambda token: 0 <= token < self.shape.vocab_size, guessed))
 
     def _room_for_drafts(self, answer: Answer) -> int:
         """As many as fit into the context and into what may still be written, beside the token that comes anyway."""
@@ -157,34 +169,18 @@ class Engine:
 
     def _end(self, sequence: Sequence, reason: Reason) -> None:
         sequence.answer.reason = reason
-        self.scheduler.end(sequence)
-
-
-def _dtype_of_cache(model: GPT, config: EngineConfig) -> torch.dtype:
-    """What was asked for; else the weights' own, but half as wide where they are integers.
-
-    Each step reads all keys and values of all lanes: for 16 of them that takes longer than the products with weights.
-    """
-    own = model.final_norm.weight.dtype
-    if config.cache_dtype != "auto":
-        return getattr(torch, config.cache_dtype)
-    integers = any(isinstance(module, IntegerLinear) for module in model.modules())
-    return torch.bfloat16 if integers and _multiplies_bfloat16() else own
-
-
-def _multiplies_bfloat16() -> bool:
-    """Without instructions of its own for them, a CPU multiplies these ten times slower than float32."""
-    return torch.cpu._is_avx512_bf16_supported()
+        self.scheduler.end(sequence, remember=reason != "error")
 
 
 def _fewest_rows(model: GPT, cache: torch.dtype) -> tuple[int, int]:
     """(of products with float weights, of attention) that make rows independent here; 0: nothing does.
 
-    Activations need whole vectors: a width that is no multiple of 32 is finished number by number, and a number's
-    last bit may then depend on where it stands.
+    Only in float32: products of half precision choose their order by more than their rows. Activations need whole
+    vectors: a width that is no multiple of 32 is finished number by number, and a number's last bit may then depend on
+    where it stands.
     """
     config, dtype = model.config, model.final_norm.weight.dtype
-    if config.hidden % 32 or config.n_embd % 32 or config.dims_per_head % 2:
+    if {dtype, cache} != {torch.float32} or config.hidden % 32 or config.n_embd % 32 or config.dims_per_head % 2:
         return 0, 0
     shapes = [tuple(layer.weight.shape) for layer in model.modules() if type(layer) is nn.Linear]
     attention = rows_of_attention(config.kv_heads, config.dims_per_head, KEYS, cache)

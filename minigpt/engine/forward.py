@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import kernels
 from minigpt.engine.integer_linear import IntegerLinear
 from minigpt.engine.lanes import Lanes
+from minigpt.engine.packed_linear import PackedLinear
 from minigpt.model.attention import Attention
 from minigpt.model.gpt import GPT, Block
 from minigpt.model.mlp import Relu2MLP, SwiGLUMLP
@@ -89,20 +90,22 @@ class _Layer:
 def stacked(*layers: nn.Module) -> Rows:
     """Linear layers that read the same rows, as one: their outputs side by side."""
     if all(type(layer) is nn.Linear for layer in layers):
-        weight = torch.cat([layer.weight for layer in layers]).detach()
+        weight = torch.cat([layer.weight for layer in layers]).detach() if layers[1:] else layers[0].weight.detach()
         bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers]).detach()
         return lambda x: F.linear(x, weight, bias)
     if all(isinstance(layer, IntegerLinear) for layer in layers):
-        return IntegerLinear.stacked(list(layers)).rows if layers[0].scale.dtype == torch.float32 else layers[0]
+        return IntegerLinear.stacked(list(layers))
+    if all(type(layer) is PackedLinear for layer in layers):
+        return PackedLinear.stacked(list(layers))
     if len(layers) == 1:
         return layers[0]
     return lambda x: torch.cat([layer(x) for layer in layers], dim=-1)
 
 
 def normed(x: Tensor, weight: Tensor, eps: Tensor) -> Tensor:
-    """kernels.rms_norm in operations that treat a row alike in any company: x / rms(x) · weight."""
-    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)                    # sqrt(C) times the rms
-    return (x * torch.add(eps, length.square_(), alpha=1 / x.size(-1)).rsqrt_()).mul_(weight)
+    """kernels.rms_norm in operations that treat a row alike in any company: x / rms(x) · weight; lengths in float32."""
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=eps.dtype)   # sqrt(C) times the rms
+    return (x * torch.add(eps, length.square_(), alpha=1 / x.size(-1)).rsqrt_()).mul_(weight).to(x.dtype)
 
 
 def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -118,8 +121,8 @@ def _norm(norm: nn.Module) -> Rows:
 
 
 def _like(number: float, tensor: Tensor) -> Tensor:
-    """A number as a tensor: torch needs twice as long for x + 1e-5 as for x + tensor(1e-5)."""
-    return torch.tensor(number, dtype=tensor.dtype, device=tensor.device)
+    """A number as a tensor, in float32 at least: torch needs twice as long for x + 1e-5 as for x + tensor(1e-5)."""
+    return torch.tensor(number, dtype=torch.promote_types(tensor.dtype, torch.float32), device=tensor.device)
 
 
 def _mlp(mlp: nn.Module) -> Rows:

@@ -52,12 +52,14 @@ class IntegerLinear(nn.Module):
         return IntegerLinear(torch.cat([layer.weight for layer in layers]), torch.cat([x.scale for x in layers]), bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dim() == 2 and x.dtype == torch.float32:
+            return self.rows(x)
         return self.rows(x.reshape(-1, x.size(-1)).float()).view(*x.shape[:-1], -1).to(x.dtype)
 
     def rows(self, x: Tensor) -> Tensor:
         """The same for x (M, K) in float32. A row of zeros has scale 0: the least bit more keeps it from 0/0."""
         if self._product is None:
-            self._product = fastest(self.weight, self.scale)
+            self._product = fastest(self.weight, self.scale.float())
         s = torch.add(LEAST, x.abs().amax(-1, keepdim=True), alpha=1 / 127)       # (M, 1)
         y = self._product(x, s).mul_(s)                                           # (M, N)
         return y if self.bias is None else y.add_(self.bias)

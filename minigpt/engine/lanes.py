@@ -58,6 +58,10 @@ class Lanes:
         self.key_pages[page, :, :, :count] = self.keys[:, lane, :, start : start + count]
         self.value_pages[page, :, :, :count] = self.values[:, lane, :, start : start + count]
 
+    def clear(self, lane: int) -> None:
+        """Zeros in a whole lane: whatever lies there is multiplied, if only by weight 0."""
+        self.keys[:, lane], self.values[:, lane] = 0, 0
+
     def _grow(self, length: int) -> None:
         """Room for `length` tokens in every lane."""
         more = -(-length // KEYS) * KEYS - self.keys.size(3)

@@ -43,9 +43,13 @@ class Pages:
 
     def __init__(self, count: int, size: int) -> None:
         self.count, self.size = count, size
+        self.clear()
+
+    def clear(self) -> None:
+        """Every page is free, and nothing is remembered."""
         self.root = Node(-1, (), None)
-        self.free = list(reversed(range(count)))       # a stack
-        self.holders = [0] * count
+        self.free = list(reversed(range(self.count)))  # a stack
+        self.holders = [0] * self.count
         self.known: dict[int, Node] = {}               # remembered pages
         self.idle: OrderedDict[int, None] = OrderedDict()  # of them, those held by nobody; longest unused first
 
@@ -57,7 +61,7 @@ class Pages:
         if not self.free:
             if not self.idle:
                 raise OutOfPages
-            self._forget(next(iter(self.idle)))
+            self.forget(next(iter(self.idle)))
         page = self.free.pop()
         self.holders[page] = 1
         return page
@@ -109,7 +113,7 @@ class Pages:
         self.known[page] = node
         return node
 
-    def _forget(self, page: int) -> None:
+    def forget(self, page: int) -> None:
         """Cut an idle page off the tree, and all that stood below it: nothing can be reached without its beginning.
 
         What stood below is idle as well: whoever holds a page holds the pages before it.

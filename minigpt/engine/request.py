@@ -35,6 +35,8 @@ class Request:
     def __post_init__(self) -> None:
         if not self.prompt:
             raise ValueError("the prompt holds no token: begin with the end-of-text token, or any other")
+        if wrong := [i for i in self.prompt if not isinstance(i, int)]:
+            raise ValueError(f"the prompt holds {wrong[0]!r}, which is no integer: token ids are")
         if len(self.stop_ids) > MOST_STOP_IDS:
             raise ValueError(f"{len(self.stop_ids)} stop tokens: at most {MOST_STOP_IDS} are checked after each token")
         if self.logprobs is not None and not 0 <= self.logprobs <= MOST_LOGPROBS:

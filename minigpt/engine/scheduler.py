@@ -21,7 +21,6 @@ from minigpt.engine.config import EngineConfig
 from minigpt.engine.pages import Node, OutOfPages, Pages, common
 from minigpt.engine.request import Answer
 
-
 LOOKED_AT = 64  # of those who wait, in each step
 
 
@@ -33,6 +32,9 @@ class Store(Protocol):
 
     def file(self, lane: int, start: int, count: int, page: int) -> None:
         """Copy `count` tokens of a lane, from position `start` on, into a page."""
+
+    def clear(self, lane: int) -> None:
+        """Zeros in a whole lane."""
 
 
 @dataclass(eq=False)
@@ -89,21 +91,24 @@ class Scheduler:
 
     def plan(self) -> list[Work]:
         """The next step: every writer first, then chunks of the prompts, the oldest first."""
-        works = [Work(s, 1 + len(s.drafts)) for s in self.running if s.writes]
-        works = [work for work in works if self._make_room(work)]
+        first_in_line = list(islice(self.waiting, LOOKED_AT))  # whoever gives way below must wait a step
+        works: list[Work] = []
+        for sequence in [s for s in self.running if s.writes]:
+            if self._make_room(sequence, 1 + len(sequence.drafts)):
+                works.append(Work(sequence, 1 + len(sequence.drafts)))
         budget = self.config.chunk_beside if works else self.config.chunk
-        for sequence in list(self.running):
-            if budget and not sequence.writes and sequence.lane >= 0:
+        for sequence in [s for s in self.running if not s.writes]:
+            if budget and sequence.lane >= 0:
                 budget -= self._read(sequence, budget, works)
-        for sequence in list(islice(self.waiting, LOOKED_AT)) if budget and self.lanes else ():
-            if not budget or not self.lanes:
+        for sequence in first_in_line:
+            if not (budget and self.lanes):
                 break
             if self._is_being_read(sequence):
                 continue
             if not (self._admit(sequence) and (count := self._read(sequence, budget, works))):
                 break
             budget -= count
-        return [work for work in works if work.sequence.lane >= 0]  # one preempted later has lost its turn
+        return [work for work in works if work.sequence.lane >= 0]  # one that gave way later has lost its turn
 
     def commit(self, sequence: Sequence, count: int) -> None:
         """`count` more tokens of a sequence are stored. Pages that are full now are filed and remembered."""
@@ -111,14 +116,26 @@ class Scheduler:
         while (sequence.filed + 1) * self.pages.size <= sequence.computed:
             self._file(sequence, self.pages.size)
 
-    def end(self, sequence: Sequence) -> None:
-        """Take a sequence out, wherever it is. What it computed is remembered."""
+    def end(self, sequence: Sequence, *, remember: bool = True) -> None:
+        """Take a sequence out, wherever it is. What it computed is remembered, unless it may be damaged."""
         if sequence.lane < 0:
             self.waiting.remove(sequence)
+            return
+        if not remember:
+            self._wipe(sequence)
             return
         if rest := sequence.computed - sequence.filed * self.pages.size:
             self._file(sequence, rest)
         self._stop(sequence)
+
+    def _wipe(self, sequence: Sequence) -> None:
+        """Forget what nobody else holds, and leave no number in the lane: a NaN times weight 0 is still a NaN."""
+        pages, lane = list(sequence.pages), sequence.lane
+        self._stop(sequence)
+        for page in pages:
+            if page in self.pages.idle:
+                self.pages.forget(page)
+        self.store.clear(lane)
 
     def restart(self, sequence: Sequence) -> None:
         """Forget what is computed of a sequence, which goes on to run: its tokens have changed."""
@@ -139,9 +156,9 @@ class Scheduler:
         path = self.pages.find(sequence.tokens[:-1])
         if self.running and len(self.pages.free) + len(self.pages.idle) <= len(path):
             return False
-        self.waiting.remove(sequence)
-        self.running.append(sequence)
         sequence.lane = heapq.heappop(self.lanes)
+        self.running.append(sequence)
+        self.waiting.remove(sequence)
         for node, count in path:
             self.store.fetch(node.page, count, sequence.lane, sequence.computed)
             sequence.computed += count
@@ -167,20 +184,25 @@ class Scheduler:
 
     def _read(self, sequence: Sequence, budget: int, works: list[Work]) -> int:
         """Add a chunk of a prompt to the step; returns how many tokens it has."""
-        work = Work(sequence, min(budget, len(sequence.tokens) - sequence.computed))
-        if not self._make_room(work):
+        count = min(budget, len(sequence.tokens) - sequence.computed)
+        if not self._make_room(sequence, count):
             return 0
-        works.append(work)
-        return work.count
+        works.append(Work(sequence, count))
+        return count
 
-    def _make_room(self, work: Work) -> bool:
-        """Pages for the tokens of a step, taken from the youngest sequences if need be; False: it lost its own."""
-        sequence, count = work
+    def _make_room(self, sequence: Sequence, count: int) -> bool:
+        """Pages for the next `count` tokens. Is there none, its drafts go first, then the youngest sequence gives way.
+
+        False: that was this one, or nobody else is left.
+        """
         while sequence.lane >= 0 and len(sequence.pages) * self.pages.size < sequence.computed + count:
             try:
                 sequence.pages.append(self.pages.take())
             except OutOfPages:
-                if self.running == [sequence]:
+                if sequence.drafts:
+                    count -= len(sequence.drafts)
+                    sequence.drafts.clear()
+                elif self.running == [sequence]:
                     self._fail(sequence)
                 else:
                     self._preempt(self.running[-1])

@@ -3,7 +3,6 @@
 Read in this order:
 
     config.py          what can be asked for
-    whole.py           a file or a folder that is there whole, or not at all
     hugging_face.py    a folder for transformers and vLLM; transformers, if installed, says whether it agrees
     gguf_model.py      what llama.cpp calls a model of ours, its settings and its weights
     gguf_tokenizer.py  how llama.cpp cuts text and merges; where that is not quite how we do it

@@ -5,14 +5,16 @@ from pathlib import Path
 import torch
 
 from minigpt.completion import load_run
+from minigpt.compress.folder import is_compressed, load_compressed
+from minigpt.compress.quantize import to_floats
 from minigpt.export.config import ExportConfig
 from minigpt.export.gguf_file import write_gguf
 from minigpt.export.gguf_tokenizer import notes
 from minigpt.export.hugging_face import check_folder, write_folder
-from minigpt.export.whole import whole
 from minigpt.runtime.checkpoint import NAME, read_json
 from minigpt.runtime.config import MachineConfig
 from minigpt.runtime.console import say
+from minigpt.runtime.whole import whole
 from minigpt.tokenizer import Tokenizer
 
 TORCH = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
@@ -28,6 +30,8 @@ def export_run(run: str | Path, wish: ExportConfig) -> Path:
     run = Path(run)
     target = Path(wish.out) if wish.out else _default_place(run, wish)
     model, tokenizer = load_run(run, MachineConfig(device="cpu", dtype="float32", threads=torch.get_num_threads()))
+    if is_compressed(run):
+        model = to_floats(load_compressed(run))  # what its integers stand for: other programs have formats of their own
     ends = end_ids(run, tokenizer)
     with whole(target) as aside:
         if wish.to == "gguf":

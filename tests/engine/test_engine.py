@@ -53,7 +53,7 @@ def test_every_request_in_a_crowd_gets_what_generate_gives(variant):
 # --- the promise --------------------------------------------------------------------------------------------------
 
 
-def whole_gpt(integers: bool) -> GPT:
+def whole_gpt(integers: bool = False) -> GPT:
     """In float32, with widths that fill vectors; as int8 if asked."""
     torch.manual_seed(3)
     shape = {"vocab_size": 160, "context_length": 320, "n_layer": 2, "n_head": 4, "n_kv_head": 2, "n_embd": 64}
@@ -71,10 +71,10 @@ def whole_gpt(integers: bool) -> GPT:
 
 
 def crowd(count: int) -> list[Request]:
-    """Prompts of 1 to 200 tokens, some of which begin alike."""
+    """Prompts of 1 to 300 tokens, some of which begin alike."""
     draw = random.Random(1)
-    common = [draw.randrange(160) for _ in range(150)]
-    prompts = [common[: draw.randrange(151)] + [draw.randrange(160) for _ in range(draw.randint(1, 50))]
+    common = [draw.randrange(160) for _ in range(250)]
+    prompts = [common[: draw.randrange(251)] + [draw.randrange(160) for _ in range(draw.randint(1, 50))]
                for _ in range(count)]  # fmt: skip
     sampling = SamplingConfig(temperature=1.0, max_new_tokens=12)
     return [asked(prompt, seed, sampling) for seed, prompt in enumerate(prompts)]
@@ -116,9 +116,11 @@ def test_company_changes_no_bit(integers, chosen_from):
 
 
 def test_the_promise_is_not_made_where_it_cannot_be_kept():
-    """A width that no vector fills; and whoever does not ask for it, is not told it holds."""
+    """A width that no vector fills, half precision; and whoever does not ask for it, is not told it holds."""
     assert not Engine(made_gpt().float()).invariant
-    assert not Engine(whole_gpt(False), EngineConfig(invariant=False)).invariant
+    assert not Engine(whole_gpt().bfloat16()).invariant
+    assert not Engine(whole_gpt(), EngineConfig(cache_dtype="bfloat16")).invariant
+    assert not Engine(whole_gpt(), EngineConfig(invariant=False)).invariant
 
 
 # --- the life of a request ----------------------------------------------------------------------------------------
@@ -161,6 +163,11 @@ def test_an_answer_that_nobody_reads_on_is_cancelled():
     assert not engine.busy
 
 
+def test_an_answer_that_was_never_begun_is_not_waited_for():
+    with pytest.raises(ValueError, match="never begun"):
+        next(Engine(made_gpt()).follow(Answer(asked([1]))))
+
+
 def test_a_forbidden_token_never_comes_and_a_wished_one_always():
     gpt = made_gpt()
     [plain] = finished(Engine(gpt), [asked([1])])
@@ -193,10 +200,79 @@ def test_damaged_weights_end_requests_with_an_error_not_the_engine():
     assert not engine.busy
 
 
+def test_what_was_damaged_harms_nobody_after():
+    """A NaN in a lane would be multiplied by the weight 0 of whoever comes next, and stay a NaN."""
+    gpt = made_gpt(tied=False)
+    gpt.token_embedding.weight.data[7] = torch.nan
+    engine = Engine(gpt, EngineConfig(max_batch=1, page=2))
+    greedy = SamplingConfig(temperature=0, max_new_tokens=4)
+    for prompt, reason in (([1, 2, 3, 7], "error"), ([1, 2], "length"), ([1, 2, 3, 4], "length")):
+        [answer] = finished(engine, [asked(prompt, sampling=greedy)])
+        assert answer.reason == reason
+    assert answer.tokens == list(generate(gpt, [1, 2, 3, 4], greedy))
+
+
+def test_half_precision_lengths_do_not_overflow():
+    """The square of a stream's length is beyond float16 long before the stream is."""
+    gpt = made_gpt(n_embd=64, mlp_width=64).half()
+    gpt.token_embedding.weight.data *= 400 / gpt.token_embedding.weight.data.abs().amax()
+    greedy = SamplingConfig(temperature=0, max_new_tokens=4)
+    assert finished(Engine(gpt), [asked([1, 2], sampling=greedy)])[0].tokens == list(generate(gpt, [1, 2], greedy))
+
+
+def test_integer_layers_work_in_a_model_of_any_dtype():
+    gpt = whole_gpt(integers=True).to(torch.bfloat16)
+    greedy = SamplingConfig(temperature=0, max_new_tokens=4)
+    assert finished(Engine(gpt), [asked([1, 2], sampling=greedy)])[0].tokens == list(generate(gpt, [1, 2], greedy))
+
+
+def test_every_lane_can_hold_a_whole_context():
+    engine = Engine(made_gpt(), EngineConfig(max_batch=5, page=16))  # a context of 12 takes a page of 16
+    for n in range(5):
+        engine.submit(asked([n] * 12))
+    engine.step()
+    engine.step()
+    assert len(engine.scheduler.running) == 5
+
+
+def test_drafts_never_cost_a_request_its_pages():
+    """Without a page for its guesses a text goes on without them."""
+    gpt = made_gpt(context_length=64)
+    [plain] = finished(Engine(gpt), [asked([1])])
+    tight = EngineConfig(max_batch=1, page=1, cache_tokens=41, drafts=4)
+    assert finished(Engine(gpt, tight, Oracle({1: plain.tokens}, 4)), [asked([1])])[0].tokens == plain.tokens
+
+
+def test_ids_that_nobody_knows_are_no_guess():
+    class Fool:
+        def guess(self, answer: Answer, count: int) -> list[int]:
+            return [5, VOCAB, -1][:count]
+
+    gpt = made_gpt()
+    answer = finished(Engine(gpt, EngineConfig(drafts=3), Fool()), [asked([1])])[0]
+    assert answer.tokens == list(generate(gpt, [1], BOLD, generator=generator(1)))
+
+
+def test_whoever_fails_is_told_of_by_the_step_and_nothing_is_forgotten_meanwhile():
+    engine = Engine(made_gpt(), EngineConfig(max_batch=1, page=2, cache_tokens=4))
+    answer, told = engine.submit(asked([1, 2])), []
+    with pytest.raises(ValueError, match="on their way"):
+        engine.forget()
+    while engine.busy:
+        told = engine.step()
+    assert told == [answer] and answer.reason == "error" and "cache_tokens" in answer.error
+
+
+def test_the_cache_is_as_wide_as_asked():
+    assert Engine(whole_gpt(), EngineConfig(cache_dtype="bfloat16")).lanes.keys.dtype == torch.bfloat16
+    assert Engine(whole_gpt().bfloat16()).lanes.keys.dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize(
     ("wish", "message"),
     [
         ({"prompt": []}, "no token"),
+        ({"prompt": [1.0]}, "1.0, which is no integer"),
         ({"prompt": [VOCAB]}, "beyond the vocabulary"),
         ({"prompt": [-1]}, "beyond the vocabulary"),
         ({"prompt": [1] * 13}, "13 tokens and the model sees 12"),
@@ -329,6 +405,8 @@ def test_what_must_match_matches_also_when_it_is_cut(byte_gpt, trie, limit, temp
     engine = Engine(byte_gpt, EngineConfig(drafts=3))
     free = engine.submit(asked([1], sampling=BOLD))
     answers = [engine.submit(asked([97, 98], seed, sampling, constraint=constraint)) for seed in range(8)]
+    with pytest.raises(ValueError, match="another tokenizer"):
+        Engine(made_gpt()).submit(asked([1], sampling=sampling, constraint=constraint))
     while engine.busy:
         engine.step()
     for answer in answers:

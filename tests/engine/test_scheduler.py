@@ -26,6 +26,10 @@ class TokenStore:
             self.pages[page][i] = self.lanes[lane][start + i]
 
 
+    def clear(self, lane: int) -> None:
+        self.lanes[lane].clear()
+
+
 class Room:
     """A scheduler and a model that always continues n with n + 1."""
 
@@ -43,17 +47,18 @@ class Room:
     def step(self) -> list[tuple[int, int]]:
         """One step; returns (lane, tokens computed) of each part."""
         works = self.scheduler.plan()
-        for sequence, count in works:
+        assert len({work.sequence for work in works}) == len(works)
+        for (sequence, count), ids in [(work, work.ids) for work in works]:
             lane = self.store.lanes[sequence.lane]
             assert [lane.get(i) for i in range(sequence.computed)] == sequence.tokens[: sequence.computed]
             assert len(sequence.pages) * self.pages.size >= sequence.computed + count
-            for i in range(sequence.computed, sequence.computed + count):
-                lane[i] = sequence.tokens[i]
+            lane.update(enumerate(ids, sequence.computed))
         done = [(sequence.lane, count) for sequence, count in works]
         for work in works:
-            sequence, chooses = work.sequence, work.chooses
-            ended = chooses and sequence.answer.take(sequence.tokens[-1] + 1)
-            self.scheduler.commit(sequence, work.count)
+            sequence, right = work.sequence, work.count - len(work.sequence.drafts)  # drafts are all wrong here
+            ended = work.chooses and sequence.answer.take(sequence.tokens[-1] + 1)
+            sequence.drafts.clear()
+            self.scheduler.commit(sequence, right)
             if ended:
                 self.scheduler.end(sequence)
         return done
@@ -124,6 +129,29 @@ def test_without_a_page_the_youngest_gives_way_and_nobody_loses_a_token():
     room.finish()
     assert [a.tokens for a in answers] == [list(range(10 * i + 3, 10 * i + 20)) for i in range(3)]
     assert room.nothing_is_held()
+
+
+def test_whoever_gives_way_is_the_next_to_run_and_guesses_nothing_meanwhile():
+    room = Room(pages=6, max_batch=2)
+    room.ask([1, 2, 3, 4], new=12)
+    second = room.ask([20, 21, 22, 23], new=12)
+    room.step()
+    young = room.scheduler.running[-1]
+    assert young.answer is second
+    while young.lane >= 0:
+        young.drafts = [0, 0] if young.writes else []
+        room.step()
+    assert room.scheduler.waiting[0] is young and young.drafts == []
+    assert room.scheduler.running[0].lane >= 0
+
+
+def test_what_may_be_damaged_is_not_remembered():
+    room = Room()
+    room.ask(list(range(9)), new=5)
+    room.step()
+    room.step()
+    room.scheduler.end(room.scheduler.running[0], remember=False)
+    assert room.nothing_is_held() and not room.pages.known and not room.store.lanes[0]
 
 
 def test_a_request_that_no_cache_could_hold_fails_alone():

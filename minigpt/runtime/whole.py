@@ -17,7 +17,7 @@ def whole(target: Path) -> Iterator[Path]:
     Raises: ValueError if `target` is there already: it may be somebody's only copy; OSError as the disk says.
     """
     if target.exists():
-        raise ValueError(f"{target} exists already: remove it, or choose another place with --out")
+        raise ValueError(f"{target} exists already: remove it, or choose another place")
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}.unfinished")
     _remove(aside)

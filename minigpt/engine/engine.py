@@ -28,7 +28,10 @@ from minigpt.model.gpt import GPT, check_ids
 
 
 class Engine:
-    """A model, its cache, and the requests that are on their way."""
+    """A model, its cache, and the requests that are on their way.
+
+    The model's weights are read when the engine is made: one that learns on needs a new engine.
+    """
 
     def __init__(self, model: GPT, config: EngineConfig | None = None, guesser: Guesser | None = None) -> None:
         """`guesser` says how a text may go on, where the config asks for drafts; by default as it did before."""

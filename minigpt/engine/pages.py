@@ -16,6 +16,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 
+COMPARED = 64  # pages that begin with the same token: every prompt may begin alike
+
+
 class OutOfPages(Exception):
     """Every page is held by a sequence."""
 
@@ -27,12 +30,15 @@ class Node:
     page: int
     tokens: tuple[int, ...]
     parent: "Node | None"
-    children: dict[int, list["Node"]] = field(default_factory=dict)  # by their first token
+    children: dict[int, list["Node"]] = field(default_factory=dict)  # by their first token, the newest last
+    exact: dict[tuple[int, ...], "Node"] = field(default_factory=dict)  # the same by all their tokens
 
     def child(self, tokens: Sequence[int]) -> tuple["Node | None", int]:
-        """(the child that agrees with most of `tokens`, how many of them agree)."""
+        """(the child that agrees with most of `tokens`, how many of them agree): all of them, or one of the newest."""
+        if (child := self.exact.get(tuple(tokens))) is not None:
+            return child, len(tokens)
         best, agreeing = None, 0
-        for child in self.children.get(tokens[0], ()) if tokens else ():
+        for child in self.children.get(tokens[0], ())[-COMPARED:] if tokens else ():
             if (length := common(child.tokens, tokens)) > agreeing:
                 best, agreeing = child, length
         return best, agreeing
@@ -110,6 +116,7 @@ class Pages:
             return child
         node = Node(page, tokens, parent)
         parent.children.setdefault(tokens[0], []).append(node)
+        parent.exact[tokens] = node
         self.known[page] = node
         return node
 
@@ -121,6 +128,7 @@ class Pages:
         node = self.known[page]
         siblings = node.parent.children[node.tokens[0]]
         siblings.remove(node)
+        del node.parent.exact[node.tokens]
         if not siblings:
             del node.parent.children[node.tokens[0]]
         below = [node]

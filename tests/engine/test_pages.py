@@ -54,6 +54,15 @@ def test_the_longest_agreement_wins():
     assert (node.tokens, count) == ((1, 2, 3, 0), 3)
 
 
+def test_among_very_many_that_begin_alike_the_right_one_is_found():
+    """Every prompt begins with the token between documents: a whole page is looked up, only a part is compared."""
+    pages = Pages(3000, 4)
+    for n in range(3000):
+        pages.release(filled(pages, [0, n, n, n]))
+    assert [found(pages, [0, n, n, n, 5]) for n in (0, 1500, 2999)] == [4, 4, 4]
+    assert found(pages, [0, 2999, 2999, 7]) == 3 and found(pages, [0, 5, 5, 7]) == 1
+
+
 def test_the_same_content_is_kept_once():
     """Two sequences that computed the same text hold the same pages afterwards; the second set is free again."""
     pages = Pages(4, 2)

@@ -178,9 +178,9 @@ class Engine:
 def _fewest_rows(model: GPT, cache: torch.dtype) -> tuple[int, int]:
     """(of products with float weights, of attention) that make rows independent here; 0: nothing does.
 
-    Only in float32, on a CPU: products of half precision choose their order by more than their rows. Activations need whole
-    vectors: a width that is no multiple of 32 is finished number by number, and a number's last bit may then depend on
-    where it stands.
+    Only in float32, on a CPU: products of half precision choose their order by more than their rows. Activations need
+    whole vectors: a width that is no multiple of 32 is finished number by number, and a number's last bit may then
+    depend on where it stands.
     """
     config, weight = model.config, model.final_norm.weight
     if weight.device.type != "cpu" or {weight.dtype, cache} != {torch.float32}:

@@ -5,7 +5,7 @@
 
 Sums of integers have no rounding, so q Wᵀ is exact in whatever order, by whatever library, in whatever batch. torch
 has three ways to multiply so on a CPU, and which is fastest depends on the shape and the machine: the first use
-measures them. They agree to the last bit, so that the choice is never seen in a result.
+measures those that are exact there. They agree to the last bit, so that the choice is never seen in a result.
 
 torch's own dynamic quantization takes one scale for all rows of x: there, a row's result depends on its company.
 """
@@ -138,17 +138,25 @@ def fastest(weight: Tensor, scale: Tensor) -> Product:
 @cache
 def _fastest(N: int, K: int, M: int, threads: int) -> str:
     """Measured once per shape, in some milliseconds. A second copy of the weights must be worth it: a tenth."""
-    weight, scale = torch.ones(N, K, dtype=torch.int8), torch.ones(N)
-    seconds = {name: _seconds(way, weight, scale, M) for name, way in WAYS.items()}
+    seconds = {name: _seconds(way, N, K, M) for name, way in WAYS.items()}
     least = min(seconds.values())
     return next(name for name, taken in seconds.items() if taken <= 1.1 * least)
 
 
-def _seconds(way: Callable[[Tensor, Tensor], Product], weight: Tensor, scale: Tensor, M: int = 1) -> float:
-    """The least of several tries at a product of M rows. Infinite where torch lacks this way."""
-    x, s = torch.ones(M, weight.size(1)), torch.ones(M, 1)
+def _seconds(way: Callable[[Tensor, Tensor], Product], N: int, K: int, M: int) -> float:
+    """The least of several tries at a product of M rows. Infinite where torch lacks this way, or it is not exact.
+
+    Without instructions for it (VNNI), a CPU adds pairs of products in 16 bits, which the largest ones overflow.
+    """
+    weight = (torch.arange(N * K).view(N, K) * 89 % 255 - 127).to(torch.int8)
+    weight[::2] = 127
+    x = (torch.arange(M * K).view(M, K) * 53 % 255 - 127).float()
+    x[::3] = 127
+    scale, s = torch.ones(N), torch.ones(M, 1)
     try:
         product, best = way(weight, scale), float("inf")
+        if not torch.equal(product(x, s), (x.double() @ weight.double().T).float()):
+            return float("inf")
         for _ in range(9):
             started = time.perf_counter()
             product(x, s)

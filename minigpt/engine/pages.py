@@ -15,7 +15,6 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-
 COMPARED = 64  # pages that begin with the same token: every prompt may begin alike
 
 

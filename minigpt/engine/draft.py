@@ -16,9 +16,8 @@ of its guess, their rule accepts token x with probability p(x), which is how oft
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
-import torch
-
-from minigpt.engine.generate import evaluating
+from minigpt.engine.generate import dense_cache, next_logits
+from minigpt.engine.pages import common
 from minigpt.engine.request import Answer
 from minigpt.model.cache import DenseKVCache
 from minigpt.model.gpt import GPT
@@ -78,7 +77,6 @@ class DraftModel:
         self.model = model
         self.caches: WeakKeyDictionary[Answer, _Read] = WeakKeyDictionary()
 
-    @torch.inference_mode()
     def guess(self, answer: Answer, count: int) -> list[int]:
         tokens, shape = answer.visible, self.model.config
         count = min(count, shape.context_length - len(tokens))
@@ -88,17 +86,13 @@ class DraftModel:
             del self.caches[ended]
         read = self.caches.get(answer)
         if read is None:
-            weight = self.model.token_embedding.weight
-            cache = DenseKVCache(shape, 1, shape.context_length, weight.dtype, weight.device)
-            read = self.caches[answer] = _Read(cache)
+            read = self.caches[answer] = _Read(dense_cache(self.model, shape.context_length))
         read.back_to(tokens)
         guessed: list[int] = []
-        with evaluating(self.model):
-            while len(guessed) < count:
-                missing = [*tokens, *guessed][read.cache.length :]
-                ids = torch.tensor([missing], device=self.model.token_embedding.weight.device)
-                guessed.append(int(self.model(ids, cache=read.cache)[0, -1].argmax()))
-                read.tokens += missing
+        while len(guessed) < count:
+            missing = [*tokens, *guessed][read.cache.length :]
+            guessed.append(int(next_logits(self.model, missing, read.cache).argmax()))
+            read.tokens += missing
         return guessed
 
 
@@ -110,6 +104,5 @@ class _Read:
 
     def back_to(self, tokens: list[int]) -> None:
         """Forget what has turned out otherwise, and the last token, whose logits are wanted."""
-        agree = next((i for i, (a, b) in enumerate(zip(self.tokens, tokens, strict=False)) if a != b), None)
-        self.cache.length = min(len(self.tokens), len(tokens) - 1) if agree is None else min(agree, len(tokens) - 1)
+        self.cache.length = min(common(self.tokens, tokens), len(tokens) - 1)
         del self.tokens[self.cache.length :]

@@ -125,15 +125,15 @@ class Engine:
 
     def _choose(self, works: list[Work], logits: Tensor) -> list[Answer]:
         """Give every sequence whose newest token was computed its next one."""
-        rows = [_rows_that_choose(work) for work in works]
-        choices = Choices(logits, [s.answer for (s, _), n in zip(works, rows, strict=True) for _ in range(n)])
+        choices = Choices(logits, [work.sequence.answer for work in works for _ in range(work.choosing)])
         at, moved = 0, self.scheduler.failed()
-        for (sequence, count), n in zip(works, rows, strict=True):
-            if n == 0:
-                self.scheduler.commit(sequence, count)
+        for work in works:
+            sequence, rows = work.sequence, range(at, at + work.choosing)
+            if not rows:
+                self.scheduler.commit(sequence, work.count)
                 continue
-            self._extend(sequence, count, choices, range(at, at + n))
-            at += n
+            self._extend(sequence, work.count, choices, rows)
+            at = rows.stop
             moved.append(sequence.answer)
         return moved
 
@@ -192,15 +192,10 @@ def _fewest_rows(model: GPT, cache: torch.dtype) -> tuple[int, int]:
     return rows_of_products(shapes, weight.dtype), attention
 
 
-def _rows_that_choose(work: Work) -> int:
-    """Of a sequence's rows in a step, those from its newest token on: each one's logits choose a token."""
-    return max(0, work.sequence.computed + work.count - len(work.sequence.tokens) + 1)
-
-
 def _chosen_rows(works: list[Work]) -> list[int]:
-    """Where they stand among the rows of the step."""
+    """Where the rows that choose stand among the rows of the step."""
     rows, end = [], 0
     for work in works:
         end += work.count
-        rows += range(end - _rows_that_choose(work), end)
+        rows += range(end - work.choosing, end)
     return rows

@@ -93,12 +93,12 @@ def stacked(*layers: nn.Module) -> Rows:
         weight = torch.cat([layer.weight for layer in layers]).detach() if layers[1:] else layers[0].weight.detach()
         bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers]).detach()
         return lambda x: F.linear(x, weight, bias)
+    if len(layers) == 1:
+        return layers[0]
     if all(isinstance(layer, IntegerLinear) for layer in layers):
         return IntegerLinear.stacked(list(layers))
     if all(type(layer) is PackedLinear for layer in layers):
         return PackedLinear.stacked(list(layers))
-    if len(layers) == 1:
-        return layers[0]
     return lambda x: torch.cat([layer(x) for layer in layers], dim=-1)
 
 

@@ -11,6 +11,7 @@ from minigpt.engine.sampling import next_token
 from minigpt.model.cache import DenseKVCache, KVCache
 from minigpt.model.gpt import check_ids
 from minigpt.runtime.precision import compute_dtype
+from minigpt.runtime.seeding import fresh_generator
 
 
 def generate(
@@ -39,7 +40,7 @@ def generate(
     if not prompt:
         raise ValueError("the prompt holds no token: begin with the end-of-text token, or any other")
     check_ids(torch.tensor(prompt), model.config.vocab_size, "the prompt")
-    return _tokens(model, list(prompt), config, stop_ids, generator or _fresh_stream(), cached, on_slide)
+    return _tokens(model, list(prompt), config, stop_ids, generator or fresh_generator(), cached, on_slide)
 
 
 def _tokens(
@@ -52,7 +53,7 @@ def _tokens(
     on_slide: Callable[[int], None] | None,
 ) -> Iterator[int]:
     context_length = model.config.context_length
-    cache = _cache(model, len(visible) + config.max_new_tokens) if cached else None
+    cache = dense_cache(model, len(visible) + config.max_new_tokens) if cached else None
     tokens: list[int] = []
     for _ in range(config.max_new_tokens):
         if len(visible) > context_length:
@@ -94,13 +95,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def _cache(model: nn.Module, tokens: int) -> DenseKVCache:
+def dense_cache(model: nn.Module, tokens: int) -> DenseKVCache:
     """Room for `tokens` of one sequence, but never for more than the model sees."""
     capacity = min(tokens, model.config.context_length)
     return DenseKVCache(model.config, 1, capacity, compute_dtype(model), next(model.parameters()).device)
-
-
-def _fresh_stream() -> torch.Generator:
-    generator = torch.Generator()
-    generator.seed()
-    return generator

@@ -5,11 +5,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
-
 from minigpt.engine.config import SamplingConfig
 from minigpt.grammar.constraint import Constraint
-from minigpt.runtime.seeding import generator
+from minigpt.runtime.seeding import fresh_generator, generator
 
 MOST_STOP_IDS = 64
 MOST_LOGPROBS = 20
@@ -67,7 +65,7 @@ class Answer:
     cached: int = 0  # tokens of the prompt that were remembered and not computed again
 
     def __post_init__(self) -> None:
-        self.generator = _stream(self.request.seed)
+        self.generator = fresh_generator() if self.request.seed is None else generator(self.request.seed)
         constraint, limit = self.request.constraint, self.request.sampling.max_new_tokens
         self.cursor = None if constraint is None else constraint.begin(limit)
         self.visible = list(self.request.prompt)  # what the model sees: the prompt and what it wrote
@@ -91,11 +89,3 @@ class Answer:
         elif len(self.tokens) == self.request.sampling.max_new_tokens:
             self.reason = "length"
         return self.reason is not None
-
-
-def _stream(seed: int | None) -> torch.Generator:
-    if seed is not None:
-        return generator(seed)
-    fresh = torch.Generator()
-    fresh.seed()
-    return fresh

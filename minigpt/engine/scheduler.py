@@ -71,9 +71,9 @@ class Work(NamedTuple):
         return (self.sequence.tokens[start:] + self.sequence.drafts)[: self.count]
 
     @property
-    def chooses(self) -> bool:
-        """The newest token is among them: its logits choose the next one."""
-        return self.sequence.computed + self.count >= len(self.sequence.tokens)
+    def choosing(self) -> int:
+        """How many of them, at the end, choose a token by their logits: the newest one, and the drafts after it."""
+        return max(0, self.sequence.computed + self.count - len(self.sequence.tokens) + 1)
 
 
 class Scheduler:
@@ -103,9 +103,10 @@ class Scheduler:
         for sequence in first_in_line:
             if not (budget and self.lanes):
                 break
-            if self._is_being_read(sequence):
+            path = self.pages.find(sequence.tokens[:-1])  # the newest token is always computed: its logits are wanted
+            if self._is_being_read(sequence, path):
                 continue
-            if not (self._admit(sequence) and (count := self._read(sequence, budget, works))):
+            if not (self._admit(sequence, path) and (count := self._read(sequence, budget, works))):
                 break
             budget -= count
         return [work for work in works if work.sequence.lane >= 0]  # one that gave way later has lost its turn
@@ -148,12 +149,8 @@ class Scheduler:
 
     # --- one sequence ---------------------------------------------------------------------------------------------
 
-    def _admit(self, sequence: Sequence) -> bool:
-        """From waiting to running, with what is remembered of its beginning; not while no page is left for more.
-
-        The newest token is always computed: its logits are wanted.
-        """
-        path = self.pages.find(sequence.tokens[:-1])
+    def _admit(self, sequence: Sequence, path: list[tuple[Node, int]]) -> bool:
+        """From waiting to running, with the beginning that `path` remembers; not while no page is left for more."""
         if self.running and len(self.pages.free) + len(self.pages.idle) <= len(path):
             return False
         sequence.lane = heapq.heappop(self.lanes)
@@ -171,12 +168,12 @@ class Scheduler:
             sequence.answer.cached = sequence.computed
         return True
 
-    def _is_being_read(self, sequence: Sequence) -> bool:
+    def _is_being_read(self, sequence: Sequence, path: list[tuple[Node, int]]) -> bool:
         """Whether another computes a beginning of this one right now, a page of it at least: to wait is quicker.
 
         So several continuations of one prompt, or a crowd with the same instructions, compute it once.
         """
-        known = sum(count for _, count in self.pages.find(sequence.tokens[:-1]))
+        known = sum(count for _, count in path)
         return any(
             not other.writes and common(other.tokens, sequence.tokens[:-1]) >= known + self.pages.size
             for other in self.running

@@ -23,3 +23,10 @@ def seed_step(seed: int, step: int, rank: int) -> None:
 def generator(seed: int, *numbers: int) -> torch.Generator:
     """A private CPU stream, for evaluation and sampling that must not disturb training."""
     return torch.Generator().manual_seed(stream_seed(seed, *numbers))
+
+
+def fresh_generator() -> torch.Generator:
+    """A private CPU stream that differs every time."""
+    generator = torch.Generator()
+    generator.seed()
+    return generator

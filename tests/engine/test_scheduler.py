@@ -56,7 +56,7 @@ class Room:
         done = [(sequence.lane, count) for sequence, count in works]
         for work in works:
             sequence, right = work.sequence, work.count - len(work.sequence.drafts)  # drafts are all wrong here
-            ended = work.chooses and sequence.answer.take(sequence.tokens[-1] + 1)
+            ended = work.choosing and sequence.answer.take(sequence.tokens[-1] + 1)
             sequence.drafts.clear()
             self.scheduler.commit(sequence, right)
             if ended:

@@ -2,6 +2,9 @@
 
 import torch
 
+from minigpt.engine.config import SamplingConfig
+from minigpt.engine.engine import Engine
+from minigpt.engine.request import Answer, Request
 from minigpt.model.config import GPTConfig
 from minigpt.model.gpt import GPT
 
@@ -23,3 +26,19 @@ def made_gpt(**changes) -> GPT:
     for parameter in gpt.parameters():
         parameter.data *= 8.0 if parameter.ndim == 2 else 1.0
     return gpt
+
+
+# --- and an engine to ask -----------------------------------------------------------------------------------------
+
+BOLD = SamplingConfig(temperature=1.0, top_p=0.95, max_new_tokens=40, frequency_penalty=0.1)
+
+
+def asked(prompt: list[int], seed: int = 1, sampling: SamplingConfig = BOLD, **more) -> Request:
+    return Request(prompt=prompt, sampling=sampling, seed=seed, **more)
+
+
+def finished(engine: Engine, requests: list[Request]) -> list[Answer]:
+    answers = [engine.submit(request) for request in requests]
+    while engine.busy:
+        engine.step()
+    return answers

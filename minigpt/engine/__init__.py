@@ -13,11 +13,13 @@ then for many, who come and go, each with its own wishes:
     choose          one request's next token: its own wishes, then `sampling`
     pages           which page of the cache holds what, and who holds it: integers
     scheduler       who is computed in the next step, and how much of each: integers, too
-    lanes           keys and values on a CPU, attention, and the promise that company changes no bit
-    company         does a row's result depend on the rows beside it? measured
+    company         does a row's result depend on the rows beside it in torch? measured
+    lanes           keys and values for torch, attention, and the promise that company changes no bit
     integer_linear  layers of eight-bit weights, whose sums are exact
     packed_linear   layers of four-bit weights
-    forward         the model's forward pass in few operations
+    forward         the model's forward pass in few operations of torch
+    compiler        C where a compiler is found, once for each machine; never required
+    compiled        the forward pass in one call of C, keys and values in pages: step/step.c
     draft           tokens guessed ahead, and checked together
     engine          all of it: submit, step, cancel, follow
 

@@ -10,11 +10,31 @@ from collections.abc import Callable, Iterable
 from functools import cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from minigpt.model.gpt import GPT
+
+KEYS = 128   # keys summed at a time, see `lanes.py`
 CANDIDATES = (1, 2, 4, 8, 16)
 MANY = 61     # rows: no multiple of anything a library might cut by
 WIDEST = 2048  # columns tried: a product treats further ones no differently
+
+
+def fewest_rows(model: GPT, cache: torch.dtype) -> tuple[int, int]:
+    """(of products with float weights, of attention) that make rows independent here; 0: nothing does.
+
+    Only in float32, on a CPU: products of half precision choose their order by more than their rows. Activations need
+    whole vectors: a width that is no multiple of 32 is finished number by number, and a number's last bit may then
+    depend on where it stands.
+    """
+    config, weight = model.config, model.final_norm.weight
+    if weight.device.type != "cpu" or {weight.dtype, cache} != {torch.float32}:
+        return 0, 0
+    if config.hidden % 32 or config.n_embd % 32 or config.dims_per_head % 2:
+        return 0, 0
+    shapes = [tuple(layer.weight.shape) for layer in model.modules() if type(layer) is nn.Linear]
+    attention = rows_of_attention(config.kv_heads, config.dims_per_head, KEYS, cache)
+    return rows_of_products(shapes, weight.dtype), attention
 
 
 def rows_of_products(shapes: Iterable[tuple[int, int]], dtype: torch.dtype) -> int:

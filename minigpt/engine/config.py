@@ -40,11 +40,12 @@ class EngineConfig:
     max_batch: int = 16  # requests computed together; more wait
     page: int = 16  # tokens in a page of the cache
     cache_tokens: int | None = None  # tokens that pages hold in all; none: max_batch times the model's context
-    cache_dtype: Literal["weights", "float32", "bfloat16"] = "weights"  # of keys and values; bfloat16: faster in crowds
+    cache_dtype: Literal["weights", "float32", "bfloat16", "int8"] = "weights"  # of keys and values: fewer bytes
     chunk: int = 256  # tokens of prompts read in one step while nobody writes
     chunk_beside: int = 16  # tokens of prompts read in one step beside those who write: more delays them
     drafts: int = 0  # tokens guessed ahead and checked together: good where text repeats itself
-    invariant: bool = True  # the same tokens in any company; off: faster alone with float weights
+    invariant: bool = True  # the same tokens in any company; off: with torch, faster alone with float weights
+    compiled: bool = True  # compute in C where a compiler is found; off: in torch
 
     def __post_init__(self) -> None:
         for name in ("max_batch", "page", "chunk", "chunk_beside"):

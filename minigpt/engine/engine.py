@@ -13,14 +13,13 @@ from collections.abc import Iterator
 from itertools import takewhile
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from minigpt.engine.choose import Choices
-from minigpt.engine.company import rows_of_attention, rows_of_products
+from minigpt.engine.compiled import CompiledForward, uncovered
 from minigpt.engine.config import EngineConfig
 from minigpt.engine.draft import Guesser, PromptLookup
 from minigpt.engine.forward import Forward
-from minigpt.engine.lanes import KEYS, Lanes, Slice
 from minigpt.engine.pages import Pages
 from minigpt.engine.request import Answer, Reason, Request
 from minigpt.engine.scheduler import Scheduler, Sequence, Work
@@ -34,21 +33,27 @@ class Engine:
     """
 
     def __init__(self, model: GPT, config: EngineConfig | None = None, guesser: Guesser | None = None) -> None:
-        """`guesser` says how a text may go on, where the config asks for drafts; by default as it did before."""
+        """`guesser` says how a text may go on, where the config asks for drafts; by default as it did before.
+
+        Raises: ValueError for a cache that only the step in C has, where that cannot be.
+        """
         config = config or EngineConfig()
-        self.config, self.shape, self.guesser, like = config, model.config, guesser, model.final_norm.weight
+        self.config, self.shape, self.guesser = config, model.config, guesser
         if guesser is None and config.drafts:
             self.guesser = PromptLookup()
-        if config.cache_dtype != "weights":
-            like = like.new_empty(0, dtype=getattr(torch, config.cache_dtype))
-        rows = _fewest_rows(model, like.dtype) if config.invariant else (1, 1)
-        self.invariant = config.invariant and 0 not in rows  # is the promise kept?
-        of_products, of_attention = (max(1, count) for count in rows)
         whole = -(-self.shape.context_length // config.page)  # pages of a full context
         count = config.max_batch * whole if config.cache_tokens is None else config.cache_tokens // config.page
-        self.lanes = Lanes(self.shape, config.max_batch, count, config.page, like, of_attention)
-        self.scheduler = Scheduler(config, Pages(count, config.page), self.lanes)
-        self.forward = Forward(model, of_products)
+        self.not_compiled = uncovered(model, config)  # why its steps are computed by torch; none: they are by C
+        if self.not_compiled and config.cache_dtype == "int8":
+            raise ValueError(f"--cache-dtype int8 needs the step in C: {self.not_compiled}. Use bfloat16 here.")
+        made = Forward if self.not_compiled else CompiledForward
+        self.forward = made(model, config, count)
+        self.scheduler = Scheduler(config, Pages(count, config.page), self.forward.store)
+
+    @property
+    def invariant(self) -> bool:
+        """Whether a request gets the same bits in any company here."""
+        return self.forward.invariant
 
     @property
     def busy(self) -> bool:
@@ -97,10 +102,7 @@ class Engine:
         works = self.scheduler.plan()
         if not works:
             return self.scheduler.failed()
-        self.lanes.begin([Slice(s.lane, s.computed, count) for s, count in works], self.forward.alibi)
-        ids = [token for work in works for token in work.ids]
-        logits = self.forward(ids, _chosen_rows(works), self.lanes)                # (rows that choose, V)
-        return self._choose(works, logits)
+        return self._choose(works, self.forward.logits(works))
 
     def follow(self, answer: Answer) -> Iterator[int]:
         """The tokens of an answer as they come, the others coming on beside it. Not read to its end, it is cancelled.
@@ -173,29 +175,3 @@ class Engine:
     def _end(self, sequence: Sequence, reason: Reason) -> None:
         sequence.answer.reason = reason
         self.scheduler.end(sequence, remember=reason != "error")
-
-
-def _fewest_rows(model: GPT, cache: torch.dtype) -> tuple[int, int]:
-    """(of products with float weights, of attention) that make rows independent here; 0: nothing does.
-
-    Only in float32, on a CPU: products of half precision choose their order by more than their rows. Activations need
-    whole vectors: a width that is no multiple of 32 is finished number by number, and a number's last bit may then
-    depend on where it stands.
-    """
-    config, weight = model.config, model.final_norm.weight
-    if weight.device.type != "cpu" or {weight.dtype, cache} != {torch.float32}:
-        return 0, 0
-    if config.hidden % 32 or config.n_embd % 32 or config.dims_per_head % 2:
-        return 0, 0
-    shapes = [tuple(layer.weight.shape) for layer in model.modules() if type(layer) is nn.Linear]
-    attention = rows_of_attention(config.kv_heads, config.dims_per_head, KEYS, cache)
-    return rows_of_products(shapes, weight.dtype), attention
-
-
-def _chosen_rows(works: list[Work]) -> list[int]:
-    """Where the rows that choose stand among the rows of the step."""
-    rows, end = [], 0
-    for work in works:
-        end += work.count
-        rows += range(end - work.choosing, end)
-    return rows

@@ -1,20 +1,24 @@
-"""The model's forward pass once more, in few operations: `model/gpt.py` is its twin.
+"""The model's forward pass once more, in few operations of torch: `model/gpt.py` is its twin.
 
 Generation computes few tokens at a time, and then what takes time is to begin an operation. So here all rows of a
 step, of whatever sequences, are one matrix (N, C); q, k and v are one product, gate and up another; and what can be
-prepared is prepared when the engine is made.
+prepared is prepared when the engine is made. Where a C compiler is found, `compiled.py` does the same in one call.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import kernels
+from minigpt.engine.company import fewest_rows
+from minigpt.engine.config import EngineConfig
 from minigpt.engine.integer_linear import IntegerLinear
-from minigpt.engine.lanes import Lanes
+from minigpt.engine.lanes import Lanes, Slice
 from minigpt.engine.packed_linear import PackedLinear
+from minigpt.engine.scheduler import Work
 from minigpt.model.attention import Attention
 from minigpt.model.gpt import GPT, Block
 from minigpt.model.mlp import Relu2MLP, SwiGLUMLP
@@ -27,24 +31,39 @@ Rows = Callable[[Tensor], Tensor]  # (N, some width) -> (N, some width)
 class Forward:
     """ids in, logits out, keys and values in lanes. Weights are read when it is made: after training, make anew."""
 
-    def __init__(self, model: GPT, rows: int) -> None:
-        """`rows`: the fewest rows a matrix product may have, for its rows to be independent of each other."""
-        self.rows = rows
-        self.embedding = model.token_embedding
-        self.start, self.turn = _positions(model)
+    def __init__(self, model: GPT, config: EngineConfig, pages: int) -> None:
+        like = model.final_norm.weight
+        if config.cache_dtype != "weights":
+            like = like.new_empty(0, dtype=getattr(torch, config.cache_dtype))
+        rows = fewest_rows(model, like.dtype) if config.invariant else (1, 1)
+        self.invariant = config.invariant and 0 not in rows  # is the promise kept?
+        self.rows, of_attention = (max(1, count) for count in rows)  # the fewest that are independent of each other
+        self.store = Lanes(model.config, config.max_batch, pages, config.page, like, of_attention)
+        self.embedding, self.order = model.token_embedding, ordered(model)
+        self.turn = self.order.doubled() if self.order.cos is not None else []
         self.alibi = model.position_embedding.slopes if isinstance(model.position_embedding, Alibi) else None
         self.layers = [_Layer(block, self.turn) for block in model.blocks]
         self.norm, self.head = _norm(model.final_norm), stacked(model.lm_head)
 
-    def __call__(self, ids: list[int], wanted: list[int], lanes: Lanes) -> Tensor:
-        """N ids of the step that `lanes` has begun -> logits of its rows `wanted`: (len(wanted), V)"""
+    def logits(self, works: Sequence[Work]) -> Tensor:
+        """Compute the tokens of `works`; the logits of those that choose the next: (rows that choose, V)."""
+        self.store.begin([Slice(work.sequence.lane, work.sequence.computed, work.count) for work in works], self.alibi)
+        ids, wanted = [], []
+        for work in works:
+            ids += work.ids
+            wanted += range(len(ids) - work.choosing, len(ids))
+        return self._computed(ids, wanted)
+
+    def _computed(self, ids: list[int], wanted: list[int]) -> Tensor:
+        """N ids of the step that the lanes have begun -> logits of its rows `wanted`: (len(wanted), V)"""
         N, idle = len(ids), max(0, self.rows - len(ids))
-        position = F.pad(lanes.position, (0, idle)) if idle else lanes.position
+        position = F.pad(self.store.position, (0, idle)) if idle else self.store.position
         x = self.embedding(torch.tensor(ids + [0] * idle, device=position.device))
-        x = self.start(x, position)                                               # (N + idle, C)
+        if self.order.start is not None:
+            x = x * self.order.scale + self.order.start[position]                 # (N + idle, C)
         turning = [table[position][:, None] for table in self.turn]               # (N + idle, 1, D) each
         for layer, block in enumerate(self.layers):
-            x = block(x, turning, N, layer, lanes)
+            x = block(x, turning, N, layer, self.store)
         if not wanted:
             return x.new_empty(0, 1)
         if len(wanted) < N:
@@ -136,19 +155,29 @@ def _mlp(mlp: nn.Module) -> Rows:
     return lambda x: down(kernels.gelu(up(x)))
 
 
-def _positions(model: GPT) -> tuple[Callable[[Tensor, Tensor], Tensor], list[Tensor]]:
-    """(what is done to embeddings (N, C) at positions (N,); tables (context, D) to turn q and k with, or none)"""
+class Order(NamedTuple):
+    """How order enters a model, looked up by position. What a model does not use is none."""
+
+    scale: float           # of embeddings, before
+    start: Tensor | None   # (context, C) is added to them
+    cos: Tensor | None     # (context, D/2) and
+    sin: Tensor | None     # (context, D/2) turn queries and keys
+
+    def doubled(self) -> list[Tensor]:
+        """(context, D) each, for `turned`."""
+        return [torch.cat((self.cos, self.cos), -1), torch.cat((-self.sin, self.sin), -1)]
+
+
+def ordered(model: GPT) -> Order:
     scheme, config, like = model.position_embedding, model.config, model.token_embedding.weight
     if isinstance(scheme, Learned):
-        return lambda x, position: x + scheme.weight[position], []
+        return Order(1.0, scheme.weight.detach(), None, None)
     if isinstance(scheme, Sinusoidal):
         nothing = like.new_zeros(1, config.context_length, config.n_embd)
-        table = scheme(nothing, 0).x[0]                                            # (context, C)
-        return lambda x, position: x * scheme.scale + table[position], []
+        return Order(scheme.scale, scheme(nothing, 0).x[0], None, None)
     if isinstance(scheme, Rope):
         frequency = stretched(frequencies(scheme.head_dim, scheme.theta, like), scheme.factor)
         angle = angles(0, config.context_length, frequency)                        # (context, D/2)
-        cos, sin = angle.cos().to(like.dtype), angle.sin().to(like.dtype)
-        return lambda x, position: x, [torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)]
+        return Order(1.0, None, angle.cos().to(like.dtype), angle.sin().to(like.dtype))
     assert isinstance(scheme, Alibi | NoPosition), f"an engine for {type(scheme).__name__} is not written"
-    return lambda x, position: x, []
+    return Order(1.0, None, None, None)

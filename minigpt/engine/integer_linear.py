@@ -42,6 +42,10 @@ class IntegerLinear(nn.Module):
         self._product: Product | None = None
 
     @property
+    def in_features(self) -> int:
+        return self.weight.size(1)
+
+    @property
     def out_features(self) -> int:
         return self.weight.size(0)
 

@@ -15,15 +15,16 @@ prompt was cut into chunks, and whether the beginning was computed or remembered
 The first is a property of the library that torch computes with: `company.py` measures it before it is relied on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence as Several
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from minigpt.engine.company import KEYS  # also the step in which lanes grow
+from minigpt.engine.scheduler import Sequence
 from minigpt.model.config import GPTConfig
 
-KEYS = 128   # keys summed at a time, and the step in which lanes grow
 SHORT = 8    # tokens of a sequence in one step, up to which sequences are computed side by side
 
 
@@ -47,8 +48,9 @@ class Lanes:
         self.key_pages = like.new_zeros(pages, L, G, page, D)
         self.value_pages = torch.zeros_like(self.key_pages)
 
-    def fetch(self, page: int, count: int, lane: int, start: int) -> None:
-        """Copy the first `count` tokens of a page into a lane, from position `start` on."""
+    def fetch(self, page: int, count: int, sequence: Sequence) -> None:
+        """Copy the first `count` tokens of a page into the sequence's lane."""
+        lane, start = sequence.lane, sequence.computed
         self._grow(start + count)
         self.keys[:, lane, :, start : start + count] = self.key_pages[page, :, :, :count]
         self.values[:, lane, :, start : start + count] = self.value_pages[page, :, :, :count]
@@ -72,7 +74,7 @@ class Lanes:
 
     # --- one step -------------------------------------------------------------------------------------------------
 
-    def begin(self, slices: Sequence[Slice], alibi: Tensor | None) -> None:
+    def begin(self, slices: Several[Slice], alibi: Tensor | None) -> None:
         """Prepare a step whose rows are the tokens of `slices`, one slice after the other."""
         self._grow(max(start + count for _, start, count in slices))
         G, S = self.config.kv_heads, self.keys.size(3)
@@ -171,7 +173,7 @@ class _Part(NamedTuple):
         return y.reshape(len(q), G * shared, D).to(q.dtype)
 
 
-def _offsets(slices: Sequence[Slice]) -> list[tuple[int, Slice]]:
+def _offsets(slices: Several[Slice]) -> list[tuple[int, Slice]]:
     """Each slice with the row it begins at."""
     pairs, at = [], 0
     for each in slices:

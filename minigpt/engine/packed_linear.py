@@ -32,6 +32,10 @@ class PackedLinear(nn.Module):
         self._tiled: tuple[Tensor, Tensor] | None = None
 
     @property
+    def in_features(self) -> int:
+        return 2 * self.weight.size(1)
+
+    @property
     def out_features(self) -> int:
         return self.weight.size(0)
 

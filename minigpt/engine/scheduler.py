@@ -25,13 +25,13 @@ LOOKED_AT = 64  # of those who wait, in each step
 
 
 class Store(Protocol):
-    """Where keys and values lie. A lane holds one running sequence's; pages outlive it."""
+    """Where keys and values lie. Pages outlive the sequences that hold them; a running one may have a lane as well."""
 
-    def fetch(self, page: int, count: int, lane: int, start: int) -> None:
-        """Copy the first `count` tokens of a page into a lane, from position `start` on."""
+    def fetch(self, page: int, count: int, sequence: "Sequence") -> None:
+        """Let a sequence, whose next page is new, go on from the first `count` tokens of a remembered page."""
 
     def file(self, lane: int, start: int, count: int, page: int) -> None:
-        """Copy `count` tokens of a lane, from position `start` on, into a page."""
+        """See that `count` tokens of a lane's sequence, from position `start` on, lie in a page."""
 
     def clear(self, lane: int) -> None:
         """Zeros in a whole lane."""
@@ -157,15 +157,28 @@ class Scheduler:
         self.running.append(sequence)
         self.waiting.remove(sequence)
         for node, count in path:
-            self.store.fetch(node.page, count, sequence.lane, sequence.computed)
-            sequence.computed += count
             if count == self.pages.size:
                 self.pages.share(node.page)
                 sequence.pages.append(node.page)
                 sequence.filed += 1
                 sequence.node = node
+            elif not self._own_page(sequence, node.page):
+                break
+            self.store.fetch(node.page, count, sequence)
+            sequence.computed += count
         if not sequence.answer.tokens:
             sequence.answer.cached = sequence.computed
+        return True
+
+    def _own_page(self, sequence: Sequence, page: int) -> bool:
+        """One more page for a sequence, into which the beginning of `page` shall be copied: so not that one."""
+        self.pages.share(page)
+        try:
+            sequence.pages.append(self.pages.take())
+        except OutOfPages:
+            return False
+        finally:
+            self.pages.release([page])
         return True
 
     def _is_being_read(self, sequence: Sequence, path: list[tuple[Node, int]]) -> bool:

@@ -83,30 +83,34 @@ def chosen_from(monkeypatch):
     return seen
 
 
+@pytest.mark.parametrize("cache_dtype", ["float32", "bfloat16", "int8", "torch"])
 @pytest.mark.parametrize("integers", [False, True], ids=["float32", "int8"])
-def test_company_changes_no_bit(integers, chosen_from):
+def test_company_changes_no_bit(integers, cache_dtype, chosen_from):
     """Alone; in a crowd; with a remembered beginning; in chunks of other sizes; where the youngest give way."""
     gpt, requests = whole_gpt(integers), crowd(24)
-    engine = Engine(gpt, EngineConfig(max_batch=1))
+    how = {"compiled": False} if cache_dtype == "torch" else {"cache_dtype": cache_dtype}
+    if how.get("cache_dtype") and (why := Engine(gpt).not_compiled):
+        pytest.skip(why)
+    engine = Engine(gpt, EngineConfig(max_batch=1, **how))
     if not engine.invariant:
         pytest.skip("this machine's matrix products depend on company: the engine says so")
     alone = [answer.tokens for request in requests for answer in finished(Engine(gpt, engine.config), [request])]
     warm = finished(engine, requests)
     warm_again = finished(engine, requests)
     assert sum(answer.cached > 0 for answer in warm_again) > 20
-    crowded = finished(Engine(gpt, EngineConfig(max_batch=16)), requests)
-    narrow = EngineConfig(max_batch=5, page=7, chunk=11, chunk_beside=3, cache_tokens=700)
+    crowded = finished(Engine(gpt, EngineConfig(max_batch=16, **how)), requests)
+    narrow = EngineConfig(max_batch=5, page=7, chunk=11, chunk_beside=3, cache_tokens=700, **how)
     for answers in (warm, warm_again, crowded, finished(Engine(gpt, narrow), requests)):
         assert [answer.tokens for answer in answers] == alone
     assert len(chosen_from) == 24 * 12
 
 
 def test_the_promise_is_not_made_where_it_cannot_be_kept():
-    """A width that no vector fills, half precision; and whoever does not ask for it, is not told it holds."""
-    assert not Engine(made_gpt().float()).invariant
+    """In torch: a width that no vector fills, half precision; and whoever does not ask for it, is not told it holds."""
+    assert not Engine(made_gpt().float(), EngineConfig(compiled=False)).invariant
     assert not Engine(whole_gpt().bfloat16()).invariant
-    assert not Engine(whole_gpt(), EngineConfig(cache_dtype="bfloat16")).invariant
-    assert not Engine(whole_gpt(), EngineConfig(invariant=False)).invariant
+    assert not Engine(whole_gpt(), EngineConfig(cache_dtype="bfloat16", compiled=False)).invariant
+    assert not Engine(whole_gpt(), EngineConfig(invariant=False, compiled=False)).invariant
 
 
 # --- the life of a request ----------------------------------------------------------------------------------------
@@ -232,8 +236,11 @@ def test_whoever_fails_is_told_of_by_the_step_and_nothing_is_forgotten_meanwhile
 
 
 def test_the_cache_is_as_wide_as_asked():
-    assert Engine(whole_gpt(), EngineConfig(cache_dtype="bfloat16")).lanes.keys.dtype == torch.bfloat16
-    assert Engine(whole_gpt().bfloat16()).lanes.keys.dtype == torch.bfloat16
+    narrow = Engine(whole_gpt(), EngineConfig(cache_dtype="bfloat16", compiled=False))
+    assert narrow.forward.store.keys.dtype == torch.bfloat16
+    assert Engine(whole_gpt().bfloat16()).forward.store.keys.dtype == torch.bfloat16
+    with pytest.raises(ValueError, match="int8 needs the step in C"):
+        Engine(whole_gpt(), EngineConfig(cache_dtype="int8", compiled=False))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,282 @@
+"""The forward pass of a step in C, and its pages of keys and values: what `step/` needs, prepared once.
+
+Weights are copied into panels, so that one load brings 16 outputs' weights and no output's sum waits for another:
+
+    floats       (N/64, K, 64)           panel, input, output
+    eight bits   (N/64, K/4, 64, 4)      four inputs of an output together, as the instruction for them wants it
+    four bits    (N/64, K/8, 64, 4)      a byte holds the numbers of inputs k and k + 4
+
+Everything a step writes to is set aside when the engine is made.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from ctypes import POINTER, Structure, byref, c_float, c_int32, c_void_p
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kernels.quantization import grouped
+from minigpt.engine.compiler import NotCompiled, library
+from minigpt.engine.config import EngineConfig
+from minigpt.engine.forward import ordered
+from minigpt.engine.integer_linear import IntegerLinear
+from minigpt.engine.packed_linear import PackedLinear
+from minigpt.engine.scheduler import Sequence as Running
+from minigpt.engine.scheduler import Work
+from minigpt.model.attention import Attention
+from minigpt.model.config import GPTConfig
+from minigpt.model.gpt import GPT, Block
+from minigpt.model.mlp import GeluMLP, Relu2MLP, SwiGLUMLP
+from minigpt.model.norm import LayerNorm, RMSNorm
+from minigpt.model.positions import Alibi
+
+OUTS, GROUP, LANES = 64, 32, 16
+THREADS = 64  # at most
+FLOAT32, BFLOAT16, INT8, INT4 = range(4)
+BENDS = {SwiGLUMLP: 0, GeluMLP: 1, Relu2MLP: 2}
+CACHES = {"weights": FLOAT32, "float32": FLOAT32, "bfloat16": BFLOAT16, "int8": INT8}
+LAYERS = (nn.Linear, IntegerLinear, PackedLinear)
+
+
+# --- the structures of step/model.h, field by field ----------------------------------------------------------------------
+
+
+class _Linear(Structure):
+    _fields_ = [("outs", c_int32), ("ins", c_int32), ("kind", c_int32), ("weight", c_void_p), ("scale", c_void_p),
+                ("sums", c_void_p), ("bias", c_void_p)]  # fmt: skip
+
+
+class _Norm(Structure):
+    _fields_ = [("weight", c_void_p), ("bias", c_void_p), ("eps", c_float), ("centred", c_int32)]
+
+
+class _Block(Structure):
+    _fields_ = [(name, _Norm) for name in ("attention_norm", "mlp_norm", "q_norm", "k_norm")] + [
+        (name, _Linear) for name in ("q", "k", "v", "out", "gate", "up", "down")
+    ]
+
+
+class _Model(Structure):
+    _fields_ = (
+        [(name, c_int32) for name in ("layers", "C", "H", "G", "D", "F", "context", "window", "mlp", "cache", "page")]
+        + [("embedding", c_void_p), ("embedding_scale", c_float)]
+        + [(name, c_void_p) for name in ("start", "cos", "sin", "alibi")]
+        + [("blocks", POINTER(_Block)), ("final_norm", _Norm), ("head", _Linear)]
+        + [(name, c_void_p) for name in ("keys", "values", "key_scale", "value_scale")]
+        + [(name, c_void_p) for name in ("x", "h", "q", "k", "v", "y", "gate", "up", "row_scale", "scores", "numbers")]
+    )
+
+
+class _Step(Structure):
+    _fields_ = [(name, c_int32) for name in ("rows", "wanted", "threads")] + [
+        (name, c_void_p) for name in ("ids", "position", "table", "pages", "which", "logits")
+    ]
+
+
+# --- what it covers -----------------------------------------------------------------------------------------------
+
+
+def uncovered(model: GPT, config: EngineConfig) -> str | None:
+    """Why torch must compute this model's steps; none: C can."""
+    weight = model.final_norm.weight
+    if not config.compiled:
+        return "--no-compiled asks for torch"
+    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+        return f"the step in C is for float32 on a CPU, and this model is in {weight.dtype} on {weight.device.type}"
+    for name, layer in _linears(model):
+        if type(layer) not in LAYERS:
+            return f"{name} is a {type(layer).__name__}, which the step in C does not know"
+        if layer.weight.device.type != "cpu" or layer.weight.dtype not in (torch.float32, torch.int8, torch.uint8):
+            return f"{name} is in {layer.weight.dtype}"
+    try:
+        library()
+    except NotCompiled as reason:
+        return str(reason)
+    return None
+
+
+def _linears(model: GPT) -> list[tuple[str, nn.Module]]:
+    """Every matrix that multiplies, with its name: what stands where a GPT has a linear layer."""
+    names = ["lm_head"]
+    for i, block in enumerate(model.blocks):
+        for part, inside in (("attention", block.attention), ("mlp", block.mlp)):
+            names += [f"blocks.{i}.{part}.{name}" for name, _ in inside.named_children() if name.endswith("_proj")]
+    return [(name, model.get_submodule(name)) for name in names]
+
+
+class Memory:
+    """Keys and values in pages, as C reads them: a sequence's lie where the numbers of its pages say, once for all.
+
+    Arrays: keys (pages, L, G, D, page), values (pages, L, G, page, D rounded up to vectors); in eight bits with a scale
+    for each key and each value, (pages, L, G, page).
+    """
+
+    def __init__(self, shape: GPTConfig, config: EngineConfig, pages: int) -> None:
+        kind, D, page = CACHES[config.cache_dtype], shape.dims_per_head, config.page
+        dtype = {FLOAT32: np.float32, BFLOAT16: np.uint16, INT8: np.int8}[kind]
+        heads = (pages, shape.n_layer, shape.kv_heads)
+        self.arrays = {"keys": zeros(*heads, D, page, dtype=dtype),
+                       "values": zeros(*heads, page, _up(D, LANES), dtype=dtype)}  # fmt: skip
+        if kind == INT8:
+            self.arrays |= {"key_scale": zeros(*heads, page), "value_scale": zeros(*heads, page)}
+
+    def fetch(self, page: int, count: int, sequence: Running) -> None:
+        """A page that is remembered in full is simply used; the beginning of another is copied to the sequence's own."""
+        own = sequence.pages[-1]
+        if own != page:
+            for array in self.arrays.values():
+                array[own] = array[page]
+
+    def file(self, lane: int, start: int, count: int, page: int) -> None:
+        """They lie there already."""
+
+    def clear(self, lane: int) -> None:
+        """Nothing to do: what a row may not see is not multiplied."""
+
+
+class CompiledForward:
+    """Logits by C. A row has the same bits in any company, whatever the weights and the cache are stored as.
+
+    Weights are read when it is made: after training, make anew.
+    """
+
+    invariant = True
+
+    def __init__(self, model: GPT, config: EngineConfig, pages: int) -> None:
+        self.config, self.shape, self.library = config, model.config, library()
+        self.kept: list[Tensor] = []  # what C has an address of
+        self.embedding = model.token_embedding
+        self.looked_up = type(self.embedding) is not nn.Embedding  # rows of integers: torch makes them floats
+        self.store = Memory(model.config, config, pages)
+        self.blocks = (_Block * len(model.blocks))(*map(self._block, model.blocks))
+        self.model = self._model(model)
+        self._set_aside()
+
+    # --- one step -------------------------------------------------------------------------------------------------
+
+    def logits(self, works: Sequence[Work]) -> Tensor:
+        """Compute the tokens of `works`; the logits of those that choose: (rows that choose, V), good for one step."""
+        ids, which, at = [], [], 0
+        for i, work in enumerate(works):
+            sequence, count = work.sequence, work.count
+            ids += work.ids
+            self.position[at : at + count] = self.counting[sequence.computed : sequence.computed + count]
+            self.table[at : at + count] = i * self.page_table.shape[1]
+            self.page_table[i, : len(sequence.pages)] = sequence.pages
+            at += count
+            which += range(at - work.choosing, at)
+        self.ids[:at], self.which[: len(which)] = ids, which
+        if self.looked_up:
+            self.x[:at, : self.shape.n_embd] = self.embedding(torch.tensor(ids))
+        step = self.step
+        step.rows, step.wanted, step.threads = at, len(which), min(THREADS, torch.get_num_threads())
+        self.library.step(byref(self.model), byref(step))
+        return self.out[: len(which)]
+
+    # --- what C reads and writes ------------------------------------------------------------------------------------
+
+    def _address(self, tensor: Tensor | None) -> int | None:
+        if tensor is None:
+            return None
+        self.kept.append(tensor)
+        return tensor.data_ptr()
+
+    def _model(self, model: GPT) -> _Model:
+        config = model.config
+        order = ordered(model)
+        alibi = model.position_embedding.slopes.float() if isinstance(model.position_embedding, Alibi) else None
+        made = _Model(
+            layers=config.n_layer, C=config.n_embd, H=config.n_head, G=config.kv_heads, D=config.dims_per_head,
+            F=model.blocks[0].mlp.up_proj.out_features, context=config.context_length, window=config.window or 0,
+            mlp=BENDS[type(model.blocks[0].mlp)], cache=CACHES[self.config.cache_dtype], page=self.config.page,
+            embedding_scale=order.scale, blocks=self.blocks, final_norm=self._norm(model.final_norm),
+            head=self._linear(model.lm_head),
+        )  # fmt: skip
+        made.embedding = None if self.looked_up else self._address(self.embedding.weight.detach().contiguous())
+        made.start, made.alibi = self._address(order.start), self._address(alibi)
+        made.cos, made.sin = self._address(order.cos), self._address(order.sin)
+        return made
+
+    def _block(self, block: Block) -> _Block:
+        attention: Attention = block.attention
+        norms = {"attention_norm": block.attention_norm, "mlp_norm": block.mlp_norm}
+        if isinstance(attention.q_norm, RMSNorm):
+            norms |= {"q_norm": attention.q_norm, "k_norm": attention.k_norm}
+        linears = {"q": attention.q_proj, "k": attention.k_proj, "v": attention.v_proj, "out": attention.o_proj,
+                   "up": block.mlp.up_proj, "down": block.mlp.down_proj}  # fmt: skip
+        if isinstance(block.mlp, SwiGLUMLP):
+            linears["gate"] = block.mlp.gate_proj
+        return _Block(**{name: self._norm(norm) for name, norm in norms.items()},
+                      **{name: self._linear(layer) for name, layer in linears.items()})  # fmt: skip
+
+    def _norm(self, norm: RMSNorm | LayerNorm) -> _Norm:
+        bias = getattr(norm, "bias", None)
+        return _Norm(self._address(norm.weight.detach()), self._address(bias if bias is None else bias.detach()),
+                     norm.eps, isinstance(norm, LayerNorm))  # fmt: skip
+
+    def _linear(self, layer: nn.Module) -> _Linear:
+        bias = None if layer.bias is None else F.pad(layer.bias.detach().float(), (0, -layer.bias.numel() % OUTS))
+        kind, weight, scale, sums = _panels(layer)
+        N, K = layer.out_features, layer.in_features
+        addresses = [self._address(tensor) for tensor in (weight, scale, sums, bias)]
+        return _Linear(N, K, kind, *addresses)
+
+    def _set_aside(self) -> None:
+        """Memory for the rows of a step, and for what says which rows these are."""
+        c, m, config = self.shape, self.model, self.config
+        room = config.max_batch * (1 + config.drafts) + max(config.chunk, config.chunk_beside)
+        widths = {"x": m.C, "h": m.C, "q": m.H * m.D, "k": m.G * m.D, "v": m.G * m.D, "y": m.H * m.D, "gate": m.F,
+                  "up": m.F}  # fmt: skip
+        rows = {name: zeros(room, _up(width, LANES)) for name, width in widths.items()}
+        rows["numbers"] = zeros(room, _up(max(widths.values()), GROUP), dtype=np.int8)
+        rows["row_scale"] = zeros(room)
+        rows["scores"] = zeros(THREADS, c.context_length + m.page + LANES)
+        for name, array in (rows | self.store.arrays).items():
+            setattr(m, name, self._address(array))
+        self.x = rows["x"]
+        self.ids, self.position, self.table, self.which = np.zeros((4, room), dtype=np.int32)
+        self.page_table = np.zeros((config.max_batch, -(-c.context_length // m.page)), dtype=np.int32)
+        self.counting = np.arange(c.context_length, dtype=np.int32)
+        self.out = torch.zeros(config.max_batch * (1 + config.drafts), c.vocab_size)
+        self.step = _Step(ids=self.ids.ctypes.data, position=self.position.ctypes.data, table=self.table.ctypes.data,
+                          pages=self.page_table.ctypes.data, which=self.which.ctypes.data,
+                          logits=self.out.data_ptr())  # fmt: skip
+
+
+def zeros(*shape: int, dtype: type = np.float32) -> Tensor:
+    """Zeros that take memory only when they are written to, with room behind them for a vector's end."""
+    count = int(np.prod(shape))
+    return torch.from_numpy(np.zeros(count + 4 * LANES, dtype=dtype))[:count].view(shape)
+
+
+def _up(n: int, unit: int) -> int:
+    return -(-n // unit) * unit
+
+
+# --- panels -------------------------------------------------------------------------------------------------------
+
+
+def _panels(layer: nn.Module) -> tuple[int, Tensor, Tensor | None, Tensor | None]:
+    """(kind, weights in panels, scale, sums) of a linear layer, as step/products.h reads them."""
+    if type(layer) is nn.Linear:
+        weight = _padded(layer.weight.detach().float(), 1)                        # (N', K)
+        return FLOAT32, weight.unflatten(0, (-1, OUTS)).mT.contiguous(), None, None
+    if isinstance(layer, IntegerLinear):
+        weight = _padded(layer.weight, GROUP)                                     # (N', K')
+        four = weight.view(-1, OUTS, weight.size(1) // 4, 4).transpose(1, 2)      # (N'/64, K'/4, 64, 4)
+        sums = -128 * weight.sum(-1, dtype=torch.int32)                           # (N',)
+        return INT8, four.contiguous(), _padded(layer.scale.float()[:, None], 1).flatten(), sums
+    numbers, scale = grouped(layer.weight, layer.scale)                           # (N, groups, size), (N, groups, 1)
+    scale = _padded(scale[..., 0].repeat_interleave(numbers.size(2) // GROUP, 1), 1)
+    numbers = F.pad(numbers.flatten(1) + 8, (0, 0, 0, -len(numbers) % OUTS), value=8).to(torch.uint8)
+    eight = numbers.view(-1, OUTS, numbers.size(1) // 8, 2, 4)                    # (N'/64, 64, K/8, 2, 4)
+    packed = eight[..., 0, :] | (eight[..., 1, :] << 4)
+    return INT4, packed.transpose(1, 2).contiguous(), scale.T.contiguous(), None
+
+
+def _padded(weight: Tensor, inputs: int) -> Tensor:
+    """Zeros for outputs up to whole panels, and for inputs up to a multiple. (N, K) -> (N', K')"""
+    return F.pad(weight, (0, -weight.size(1) % inputs, 0, -weight.size(0) % OUTS))

@@ -1,0 +1,81 @@
+"""The C in `step/` as a library: compiled once for this machine where a C compiler is found, and never required.
+
+The library lies in the user's cache folder, under a name made of everything that decides what it is: the source, the
+compiler's words about itself, and the instructions that this machine has.
+"""
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from minigpt.runtime.console import say
+
+SOURCE = Path(__file__).parent / "step" / "step.c"
+COMPILERS = ("cc", "gcc", "clang")
+# rounding as written but for a · b + c, whose one rounding is better; no errno and no traps, which forbid vectors
+FLAGS = ("-O3", "-std=gnu11", "-shared", "-fPIC", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
+MACHINE = ("-march=native",)
+THREADS = ("-fopenmp",)
+PATIENCE = 120  # seconds
+
+
+class NotCompiled(Exception):
+    """Why there is no library."""
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """It, compiled and loaded; the first time on a machine takes some seconds. Raises: NotCompiled."""
+    if os.environ.get("MINIGPT_ENGINE") == "torch":
+        raise NotCompiled("MINIGPT_ENGINE=torch asks for torch")
+    compiler = found()
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minigpt"
+    try:
+        return ctypes.CDLL(str(_compiled(compiler, folder)))
+    except OSError as error:
+        raise NotCompiled(f"the compiled step cannot be stored or loaded: {error}") from None
+
+
+def found() -> str:
+    """The C compiler: $CC, or one with a usual name. Raises: NotCompiled."""
+    for name in filter(None, (os.environ.get("CC"), *COMPILERS)):
+        if path := shutil.which(name):
+            return path
+    raise NotCompiled(f"no C compiler is found: none of {', '.join(COMPILERS)} is installed")
+
+
+def _compiled(compiler: str, folder: Path) -> Path:
+    """The library in `folder`: found there, or made. Written aside and renamed, as others may be doing the same."""
+    told = _said(compiler, *MACHINE, "-dM", "-E", "-x", "c", os.devnull)  # every instruction set it would use
+    machine = "\n".join(sorted(told.splitlines()))
+    sources = [path.read_bytes() for path in sorted(SOURCE.parent.iterdir())]
+    made_of = (*sources, *map(str.encode, (compiler, machine, *FLAGS, *THREADS)))
+    target = folder / f"step-{hashlib.sha256(b'|'.join(made_of)).hexdigest()[:16]}.so"
+    if target.exists():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    say("compiling the engine's step for this machine, once")
+    with tempfile.TemporaryDirectory(dir=folder) as aside:
+        made = Path(aside) / target.name
+        try:
+            _said(compiler, *FLAGS, *MACHINE, *THREADS, str(SOURCE), "-o", str(made), "-lm")
+        except NotCompiled:  # a compiler without OpenMP: one thread then
+            _said(compiler, *FLAGS, *MACHINE, str(SOURCE), "-o", str(made), "-lm")
+        made.replace(target)
+    return target
+
+
+def _said(*command: str) -> str:
+    """What a command prints. Raises: NotCompiled with the first line of its complaint."""
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE).stdout
+    except subprocess.TimeoutExpired:
+        raise NotCompiled(f"{command[0]} takes more than {PATIENCE} seconds") from None
+    except (OSError, subprocess.CalledProcessError) as error:
+        complaint = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
+        raise NotCompiled(f"{command[0]} cannot compile step.c: {complaint[0] if complaint else error}") from None

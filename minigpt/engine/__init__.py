@@ -17,6 +17,7 @@ then for many, who come and go, each with its own wishes:
     lanes           keys and values for torch, attention, and the promise that company changes no bit
     integer_linear  layers of eight-bit weights, whose sums are exact
     packed_linear   layers of four-bit weights
+    integer_embedding   rows of either, looked up
     forward         the model's forward pass in few operations of torch
     compiler        C where a compiler is found, once for each machine; never required
     compiled        the forward pass in one call of C, keys and values in pages: step/step.c

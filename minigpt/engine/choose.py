@@ -14,6 +14,7 @@ from torch import Tensor
 from minigpt.engine.config import SamplingConfig
 from minigpt.engine.request import Answer, Logprob, Request
 from minigpt.engine.sampling import cumulative, drawn_from, filtered, next_token
+from minigpt.grammar.constraint import Constraint
 
 
 class Choices:
@@ -68,6 +69,15 @@ def choose(answer: Answer, own: Tensor) -> int:
     if request.logprobs is not None:
         answer.logprobs.append(logprob(own, token, request.logprobs))
     return token
+
+
+def check_constraint(constraint: Constraint, vocab_size: int) -> None:
+    """Raises: ValueError if the constraint knows tokens that the model does not have."""
+    if len(constraint.trie.tokens) > vocab_size:
+        raise ValueError(
+            f"the constraint is over {len(constraint.trie.tokens)} tokens and the model has {vocab_size}: "
+            f"it was made for another tokenizer"
+        )
 
 
 def allowed_only(logits: Tensor, allowed: np.ndarray) -> Tensor:

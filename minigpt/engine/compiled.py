@@ -22,6 +22,7 @@ from kernels.quantization import grouped
 from minigpt.engine.compiler import NotCompiled, library
 from minigpt.engine.config import EngineConfig
 from minigpt.engine.forward import ordered
+from minigpt.engine.integer_embedding import IntegerEmbedding
 from minigpt.engine.integer_linear import IntegerLinear
 from minigpt.engine.packed_linear import PackedLinear
 from minigpt.engine.scheduler import Sequence as Running
@@ -34,6 +35,7 @@ from minigpt.model.norm import LayerNorm, RMSNorm
 from minigpt.model.positions import Alibi
 
 OUTS, GROUP, LANES = 64, 32, 16
+TOGETHER = 4  # rows of a sequence that look back together
 THREADS = 64  # at most
 FLOAT32, BFLOAT16, INT8, INT4 = range(4)
 BENDS = {SwiGLUMLP: 0, GeluMLP: 1, Relu2MLP: 2}
@@ -62,7 +64,8 @@ class _Block(Structure):
 class _Model(Structure):
     _fields_ = (
         [(name, c_int32) for name in ("layers", "C", "H", "G", "D", "F", "context", "window", "mlp", "cache", "page")]
-        + [("embedding", c_void_p), ("embedding_scale", c_float)]
+        + [("of_embedding", c_int32), ("group", c_int32), ("embedding", c_void_p), ("row_scales", c_void_p)]
+        + [("embedding_scale", c_float)]
         + [(name, c_void_p) for name in ("start", "cos", "sin", "alibi")]
         + [("blocks", POINTER(_Block)), ("final_norm", _Norm), ("head", _Linear)]
         + [(name, c_void_p) for name in ("keys", "values", "key_scale", "value_scale")]
@@ -71,8 +74,8 @@ class _Model(Structure):
 
 
 class _Step(Structure):
-    _fields_ = [(name, c_int32) for name in ("rows", "wanted", "threads")] + [
-        (name, c_void_p) for name in ("ids", "position", "table", "pages", "which", "logits")
+    _fields_ = [(name, c_int32) for name in ("rows", "wanted", "tiles", "threads")] + [
+        (name, c_void_p) for name in ("ids", "position", "table", "pages", "tile", "which", "logits")
     ]
 
 
@@ -83,9 +86,11 @@ def uncovered(model: GPT, config: EngineConfig) -> str | None:
     """Why torch must compute this model's steps; none: C can."""
     weight = model.final_norm.weight
     if not config.compiled:
-        return "--no-compiled asks for torch"
+        return "--compiled off asks for torch"
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
         return f"the step in C is for float32 on a CPU, and this model is in {weight.dtype} on {weight.device.type}"
+    if type(model.token_embedding) not in (nn.Embedding, IntegerEmbedding):
+        return f"token_embedding is a {type(model.token_embedding).__name__}, which the step in C does not know"
     for name, layer in _linears(model):
         if type(layer) not in LAYERS:
             return f"{name} is a {type(layer).__name__}, which the step in C does not know"
@@ -148,8 +153,6 @@ class CompiledForward:
     def __init__(self, model: GPT, config: EngineConfig, pages: int) -> None:
         self.config, self.shape, self.library = config, model.config, library()
         self.kept: list[Tensor] = []  # what C has an address of
-        self.embedding = model.token_embedding
-        self.looked_up = type(self.embedding) is not nn.Embedding  # rows of integers: torch makes them floats
         self.store = Memory(model.config, config, pages)
         self.blocks = (_Block * len(model.blocks))(*map(self._block, model.blocks))
         self.model = self._model(model)
@@ -159,20 +162,20 @@ class CompiledForward:
 
     def logits(self, works: Sequence[Work]) -> Tensor:
         """Compute the tokens of `works`; the logits of those that choose: (rows that choose, V), good for one step."""
-        ids, which, at = [], [], 0
+        ids, which, tile, at = [], [], [], 0
         for i, work in enumerate(works):
             sequence, count = work.sequence, work.count
             ids += work.ids
             self.position[at : at + count] = self.counting[sequence.computed : sequence.computed + count]
             self.table[at : at + count] = i * self.page_table.shape[1]
             self.page_table[i, : len(sequence.pages)] = sequence.pages
+            tile += range(at, at + count, TOGETHER)
             at += count
             which += range(at - work.choosing, at)
-        self.ids[:at], self.which[: len(which)] = ids, which
-        if self.looked_up:
-            self.x[:at, : self.shape.n_embd] = self.embedding(torch.tensor(ids))
+        self.ids[:at], self.which[: len(which)], self.tile[: len(tile) + 1] = ids, which, [*tile, at]
         step = self.step
-        step.rows, step.wanted, step.threads = at, len(which), min(THREADS, torch.get_num_threads())
+        step.rows, step.wanted, step.tiles = at, len(which), len(tile)
+        step.threads = min(THREADS, torch.get_num_threads())
         self.library.step(byref(self.model), byref(step))
         return self.out[: len(which)]
 
@@ -195,10 +198,20 @@ class CompiledForward:
             embedding_scale=order.scale, blocks=self.blocks, final_norm=self._norm(model.final_norm),
             head=self._linear(model.lm_head),
         )  # fmt: skip
-        made.embedding = None if self.looked_up else self._address(self.embedding.weight.detach().contiguous())
+        made.of_embedding, made.group, made.embedding, made.row_scales = self._embedding(model.token_embedding)
         made.start, made.alibi = self._address(order.start), self._address(alibi)
         made.cos, made.sin = self._address(order.cos), self._address(order.sin)
         return made
+
+    def _embedding(self, embedding: nn.Embedding | IntegerEmbedding) -> tuple[int, int, int, int | None]:
+        """(kind, numbers with one scale, rows, their scales)"""
+        if isinstance(embedding, nn.Embedding):
+            return FLOAT32, 0, self._address(embedding.weight.detach().contiguous()), None
+        table = embedding.table
+        scale = table.scale.float().contiguous()
+        group = table.in_features // (scale.numel() // table.out_features)
+        kind = INT8 if isinstance(table, IntegerLinear) else INT4
+        return kind, group, self._address(table.weight.contiguous()), self._address(scale)
 
     def _block(self, block: Block) -> _Block:
         attention: Attention = block.attention
@@ -233,16 +246,15 @@ class CompiledForward:
         rows = {name: zeros(room, _up(width, LANES)) for name, width in widths.items()}
         rows["numbers"] = zeros(room, _up(max(widths.values()), GROUP), dtype=np.int8)
         rows["row_scale"] = zeros(room)
-        rows["scores"] = zeros(THREADS, c.context_length + m.page + LANES)
+        rows["scores"] = zeros(THREADS * TOGETHER, c.context_length + m.page + LANES)
         for name, array in (rows | self.store.arrays).items():
             setattr(m, name, self._address(array))
-        self.x = rows["x"]
-        self.ids, self.position, self.table, self.which = np.zeros((4, room), dtype=np.int32)
+        self.ids, self.position, self.table, self.tile, self.which = np.zeros((5, room + 1), dtype=np.int32)
         self.page_table = np.zeros((config.max_batch, -(-c.context_length // m.page)), dtype=np.int32)
         self.counting = np.arange(c.context_length, dtype=np.int32)
         self.out = torch.zeros(config.max_batch * (1 + config.drafts), c.vocab_size)
         self.step = _Step(ids=self.ids.ctypes.data, position=self.position.ctypes.data, table=self.table.ctypes.data,
-                          pages=self.page_table.ctypes.data, which=self.which.ctypes.data,
+                          pages=self.page_table.ctypes.data, tile=self.tile.ctypes.data, which=self.which.ctypes.data,
                           logits=self.out.data_ptr())  # fmt: skip
 
 

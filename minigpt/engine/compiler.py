@@ -41,6 +41,15 @@ def library() -> ctypes.CDLL:
         raise NotCompiled(f"the compiled step cannot be stored or loaded: {error}") from None
 
 
+def explain() -> tuple[str, str, str]:
+    """Who computes the engine's steps on a CPU, and why: a line for `doctor`."""
+    try:
+        library()
+    except NotCompiled as reason:
+        return "engine", "torch", str(reason)
+    return "engine", "C", f"compiled by {found()}; MINIGPT_ENGINE=torch or --compiled off changes it"
+
+
 def found() -> str:
     """The C compiler: $CC, or one with a usual name. Raises: NotCompiled."""
     for name in filter(None, (os.environ.get("CC"), *COMPILERS)):

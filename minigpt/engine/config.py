@@ -42,7 +42,7 @@ class EngineConfig:
     cache_tokens: int | None = None  # tokens that pages hold in all; none: max_batch times the model's context
     cache_dtype: Literal["weights", "float32", "bfloat16", "int8"] = "weights"  # of keys and values: fewer bytes
     chunk: int = 256  # tokens of prompts read in one step while nobody writes
-    chunk_beside: int = 16  # tokens of prompts read in one step beside those who write: more delays them
+    chunk_beside: int = 12  # tokens of prompts read in one step beside those who write: more delays them
     drafts: int = 0  # tokens guessed ahead and checked together: good where text repeats itself
     invariant: bool = True  # the same tokens in any company; off: with torch, faster alone with float weights
     compiled: bool = True  # compute in C where a compiler is found; off: in torch

@@ -15,7 +15,7 @@ from itertools import takewhile
 import torch
 from torch import Tensor
 
-from minigpt.engine.choose import Choices
+from minigpt.engine.choose import Choices, check_constraint
 from minigpt.engine.compiled import CompiledForward, uncovered
 from minigpt.engine.config import EngineConfig
 from minigpt.engine.draft import Guesser, PromptLookup
@@ -74,12 +74,8 @@ class Engine:
             )
         if request.logit_bias:
             check_ids(torch.tensor(list(request.logit_bias)), shape.vocab_size, "logit_bias")
-        constraint = request.constraint
-        if constraint is not None and len(constraint.trie.tokens) > shape.vocab_size:
-            raise ValueError(
-                f"the constraint is over {len(constraint.trie.tokens)} tokens and the model has {shape.vocab_size}: "
-                f"it was made for another tokenizer"
-            )
+        if request.constraint is not None:
+            check_constraint(request.constraint, shape.vocab_size)
         self.scheduler.add(answer)
         return answer
 
@@ -116,8 +112,9 @@ class Engine:
                     if not self.busy:
                         raise ValueError("this answer was never begun here: give its request to `submit` first")
                     self.step()
-                yield from answer.tokens[shown:]
-                shown = len(answer.tokens)
+                new = answer.tokens[shown:]
+                yield from new  # meanwhile another reader may step, and there may be more
+                shown += len(new)
         finally:
             self.cancel(answer)
         if answer.error is not None:

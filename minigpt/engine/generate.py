@@ -6,8 +6,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from minigpt.engine.choose import allowed_only, check_constraint
 from minigpt.engine.config import SamplingConfig
 from minigpt.engine.sampling import next_token
+from minigpt.grammar.constraint import Constraint, Cursor
 from minigpt.model.cache import DenseKVCache, KVCache
 from minigpt.model.gpt import check_ids
 from minigpt.runtime.precision import compute_dtype
@@ -23,6 +25,7 @@ def generate(
     generator: torch.Generator | None = None,
     cached: bool = True,
     on_slide: Callable[[int], None] | None = None,
+    constraint: Constraint | None = None,
 ) -> Iterator[int]:
     """Continue `prompt`, yielding each new token once it is chosen; a token in `stop_ids` ends it unseen.
 
@@ -32,15 +35,23 @@ def generate(
     cheap. `on_slide` is told how many tokens stay, the first time. `cached` changes how much is computed,
     never what: without a cache every step reads all it sees.
 
+    With a `constraint`, only tokens may come after which the text can still be made to match it within the config's
+    max_new_tokens; it ends where nothing may follow.
+
     The model is put into evaluation mode for each token and back after it, so it may be trained in between.
     Randomness comes from `generator` alone (none: a fresh stream that differs every time); torch's global
     stream is not touched.
-    Raises: ValueError for an empty prompt or an id beyond the vocabulary, at once and not at the first token.
+    Raises: ValueError for an empty prompt, an id beyond the vocabulary, and a constraint that was made for another one
+            or that no text so short can match; at once and not at the first token.
     """
     if not prompt:
         raise ValueError("the prompt holds no token: begin with the end-of-text token, or any other")
     check_ids(torch.tensor(prompt), model.config.vocab_size, "the prompt")
-    return _tokens(model, list(prompt), config, stop_ids, generator or fresh_generator(), cached, on_slide)
+    cursor = None
+    if constraint is not None:
+        check_constraint(constraint, model.config.vocab_size)
+        cursor = constraint.begin(config.max_new_tokens)
+    return _tokens(model, list(prompt), config, stop_ids, generator or fresh_generator(), cached, on_slide, cursor)
 
 
 def _tokens(
@@ -51,6 +62,7 @@ def _tokens(
     generator: torch.Generator,
     cached: bool,
     on_slide: Callable[[int], None] | None,
+    cursor: Cursor | None,
 ) -> Iterator[int]:
     context_length = model.config.context_length
     cache = dense_cache(model, len(visible) + config.max_new_tokens) if cached else None
@@ -65,11 +77,17 @@ def _tokens(
                 on_slide = None
         known = 0 if cache is None else cache.length
         logits = next_logits(model, visible[known:], cache)  # (V,)
+        if cursor is not None:
+            logits = allowed_only(logits.cpu(), cursor.allowed())
         written = torch.tensor(tokens, dtype=torch.long)
         token = int(next_token(logits, torch.tensor(visible), config, generator, written))
-        if token in stop_ids:
+        if cursor is not None:
+            cursor.advance(token)
+        if token in stop_ids or (cursor is not None and cursor.stopped):
             return
         yield token
+        if cursor is not None and cursor.finished:
+            return
         tokens.append(token)
         visible.append(token)
 

@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,8 +15,8 @@ from minigpt.runtime.device import choose_device, choose_dtype, cpu_name, free_m
 EXTRAS = {"matplotlib": "report", "pyarrow": "data", "datasets": "data", "huggingface_hub": "hf"}
 
 
-def examine() -> str:
-    """Device, dtype, threads, memory, kernels, extras: one line each, with the reason."""
+def examine(more: Sequence[tuple[str, str, str]] = ()) -> str:
+    """Device, dtype, threads, memory, kernels, extras: one line each, with the reason; `more` from later rooms."""
     config = MachineConfig()
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, torch.device(device.value))
@@ -29,6 +30,7 @@ def examine() -> str:
         ("memory", "unknown" if free is None else f"{free / 1e9:.1f} GB", f"free on {device.value} now"),
     ]
     rows += [("kernel", f"{op}: {choice}", reason) for op, choice, reason in kernels.explain()]
+    rows += more
     rows += [("extra", f"{module}", _presence(module, extra)) for module, extra in EXTRAS.items()]
     width = max(len(value) for _, value, _ in rows)
     lines = [f"{name:<9}{value:<{width + 2}}{reason}" for name, value, reason in rows]

@@ -188,7 +188,7 @@ def test_a_model_that_c_does_not_know_is_computed_by_torch():
     gpt.blocks[0].mlp.down_proj = own
     assert "down_proj is a Doubled" in Engine(gpt).not_compiled
     assert "float32 on a CPU" in Engine(made_gpt()).not_compiled
-    assert "--no-compiled" in Engine(float_gpt(), EngineConfig(compiled=False)).not_compiled
+    assert "--compiled off" in Engine(float_gpt(), EngineConfig(compiled=False)).not_compiled
 
 
 @pytest.mark.parametrize(

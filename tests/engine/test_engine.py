@@ -337,3 +337,11 @@ def test_a_limit_that_holds_no_match_is_refused_at_once(byte_gpt, trie):
     constraint = Constraint(trie, regular_expression("abcdef"))
     with pytest.raises(ValueError, match="needs at least 6"):
         Engine(byte_gpt).submit(asked([1], sampling=SamplingConfig(max_new_tokens=5), constraint=constraint))
+
+
+def test_readers_that_take_turns_lose_no_token():
+    """While one shows a token, the other steps for both: what came meanwhile must still be shown."""
+    engine = Engine(made_gpt(), EngineConfig(max_batch=2))
+    first, second = engine.submit(asked([1], 1)), engine.submit(asked([2], 2))
+    pairs = list(zip(engine.follow(first), engine.follow(second), strict=True))
+    assert pairs == list(zip(first.tokens, second.tokens, strict=True)) and len(pairs) == 40

@@ -1,16 +1,22 @@
 """One prompt, one sequence, one token after the other."""
 
+import re
 from itertools import islice
 
 import pytest
 import torch
-from small_gpt import CONTEXT, VARIANTS, VOCAB, made_gpt
+from small_gpt import CONTEXT, VARIANTS, VOCAB, asked, finished, made_gpt
 from torch import nn
 
 from minigpt.engine.config import SamplingConfig
+from minigpt.engine.engine import Engine
 from minigpt.engine.generate import evaluating, generate
 from minigpt.engine.sampling import repetition_penalised
+from minigpt.grammar.constraint import Constraint
+from minigpt.grammar.regular_expression import regular_expression
+from minigpt.grammar.token_trie import TokenTrie
 from minigpt.runtime.precision import mixed_precision
+from minigpt.runtime.seeding import generator
 
 GREEDY = SamplingConfig(temperature=0.0, max_new_tokens=8)
 BOLD = SamplingConfig(temperature=1.0, top_p=0.95, max_new_tokens=50, repetition_penalty=1.1)
@@ -199,3 +205,31 @@ def test_generating_leaves_no_trace_in_the_gradients():
     next(generate(gpt, [1], GREEDY))
     gpt(torch.tensor([[1, 2]])).sum().backward()
     assert all(p.grad is not None for p in gpt.parameters())
+
+
+# --- constraints --------------------------------------------------------------------------------------------------
+
+LETTERS = [*(bytes([97 + i]) for i in range(VOCAB - 2)), b"ab"]  # of one byte, and one of two; the last id is the end
+
+
+@pytest.mark.parametrize("pattern", ["(ab|c)+d{2,5}", "[a-e]{3}", "[a-z]*"])
+@pytest.mark.parametrize("limit", [5, 30])
+def test_the_engine_and_generate_hold_a_text_to_the_same(pattern, limit):
+    """Twins: where the pattern can end the text, where it must, where the limit does; past the context as well."""
+    gpt, constraint = made_gpt(), Constraint(TokenTrie([*LETTERS, None], [VOCAB - 1]), regular_expression(pattern))
+    for seed, temperature in enumerate([0.0, 1.0, 4.0, 4.0]):
+        sampling = SamplingConfig(temperature=temperature, max_new_tokens=limit, frequency_penalty=0.3)
+        fast = finished(Engine(gpt), [asked([1, 2], seed, sampling, constraint=constraint)])[0].tokens
+        for cached in (True, False):
+            slow = generate(gpt, [1, 2], sampling, generator=generator(seed), cached=cached, constraint=constraint)
+            assert list(slow) == fast
+        assert re.fullmatch(pattern.encode(), b"".join(LETTERS[token] for token in fast))
+
+
+def test_a_constraint_that_cannot_be_met_is_refused_at_once():
+    """By the call; and one over tokens that the model does not have, which no mask would fit."""
+    trie = TokenTrie([*LETTERS, None], [VOCAB - 1])
+    with pytest.raises(ValueError, match="needs at least 9"):
+        generate(made_gpt(), [1], GREEDY, constraint=Constraint(trie, regular_expression("x{9}")))
+    with pytest.raises(ValueError, match="another tokenizer"):
+        generate(made_gpt(vocab_size=9), [1], GREEDY, constraint=Constraint(trie, regular_expression("x")))

@@ -1,6 +1,9 @@
 /* Queries against the keys and values in pages. A page holds a head's keys with the tokens side by side, so that one
    vector takes the scores of 16 of them, and its values with the channels side by side. */
 
+#define TOGETHER 4               /* queries computed at a time */
+#define UNROLL _Pragma("GCC unroll 4")
+
 INLINE vec stored(const void *memory, long at, const int kind) {
     if (kind == FLOAT32) return load((const float *)memory + at);
     if (kind == BFLOAT16) return (vec)(__builtin_convertvector(*(const halves *)((const uint16_t *)memory + at), uvec) << 16);
@@ -34,64 +37,123 @@ INLINE float keep(const Model *m, const float *x, int n, void *memory, long at, 
 /* Where a page holds layer and head: in units of a head's part of a page. */
 INLINE long part(const Model *m, int page, int layer, int g) { return ((long)page * m->layers + layer) * m->G + g; }
 
-/* y += weights of keys `from` to `to` times their values, `wide` vectors of them. */
-INLINE void weighed(const int wide, const int kind, const float *weights, const float *scale, const void *values,
-                    long at, int stride, int from, int to, vec *y) {
-    for (int j = from; j < to; j++) {
-        float weight = kind == INT8 ? weights[j] * scale[j] : weights[j];
-        for (int i = 0; i < wide; i++) y[i] += weight * stored(values, at + (long)j * stride + LANES * i, kind);
-    }
-}
+/* Queries that look at the same keys: neighbours in a text, heads that share keys. */
+typedef struct {
+    const float *q;
+    float *y;
+    int position, head;
+} Query;
 
-/* One head of one row: softmax(q kᵀ · scale + bias) v over the keys it sees. */
-INLINE void attended(const Model *m, const int32_t *pages, int position, int layer, int h, const float *q, float *y,
-                     float *scores, const int kind) {
-    const int D = m->D, P = m->page, wide = widened(D), g = h / (m->H / m->G);
-    const int first = m->window && position >= m->window ? position - m->window + 1 : 0;
-    const int begin = first / P * P, end = position + 1;              /* scores[i] belongs to key begin + i */
-    const float shrink = 1 / sqrtf(D), slope = m->alibi ? m->alibi[h] : 0;
+/* scores[r] of the keys from `begin` to `end`, for the queries r < n. A key is loaded once for all of them. */
+INLINE void score(const int n, const int kind, const Model *m, const Query *query, const int32_t *pages, int layer,
+                  int g, int begin, int end, float *scores, int room) {
+    const int D = m->D, P = m->page;
+    const float shrink = 1 / sqrtf(D), *q[TOGETHER];
+    for (int r = 0; r < n; r++) q[r] = query[r].q;
     const vec steps = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     for (int key = begin; key < end; key += P) {
         const long at = part(m, pages[key / P], layer, g);
         for (int j = 0; j < P && key + j < end; j += LANES) {
-            vec a = {0}, b = {0};
+            vec sums[TOGETHER][2];
+            UNROLL
+            for (int r = 0; r < n; r++) sums[r][0] = sums[r][1] = (vec){0};
             int d = 0;
             for (; d + 1 < D; d += 2) {
-                a += q[d] * stored(m->keys, (at * D + d) * P + j, kind);
-                b += q[d + 1] * stored(m->keys, (at * D + d + 1) * P + j, kind);
+                const vec even = stored(m->keys, (at * D + d) * P + j, kind);
+                const vec odd = stored(m->keys, (at * D + d + 1) * P + j, kind);
+                UNROLL
+                for (int r = 0; r < n; r++) sums[r][0] += q[r][d] * even, sums[r][1] += q[r][d + 1] * odd;
             }
-            if (d < D) a += q[d] * stored(m->keys, (at * D + d) * P + j, kind);
-            vec score = (a + b) * shrink;
-            if (kind == INT8) score *= load(m->key_scale + at * P + j);
-            if (m->alibi) score -= slope * ((float)(position - key - j) - steps);
-            store(scores + key - begin + j, score);
+            for (; d < D; d++)
+                for (int r = 0; r < n; r++) sums[r][0] += q[r][d] * stored(m->keys, (at * D + d) * P + j, kind);
+            for (int r = 0; r < n; r++) {
+                vec value = (sums[r][0] + sums[r][1]) * shrink;
+                if (kind == INT8) value *= load(m->key_scale + at * P + j);
+                if (m->alibi) value -= m->alibi[query[r].head] * ((float)(query[r].position - key - j) - steps);
+                store(scores + (long)r * room + key - begin + j, value);
+            }
         }
     }
-    const int count = end - begin;
-    for (int i = 0; i < first - begin; i++) scores[i] = -INFINITY;
-    for (int i = count; i < widened(count); i++) scores[i] = -INFINITY;
+}
+
+/* e^(score - largest) of the keys from `first` to `last`, 0 for the others up to `end`; returns their sum.
+   Vectors begin at `start`, with the first page that the query sees, so that nobody else's range moves them. */
+INLINE float weigh(float *scores, int start, int first, int last, int end) {
     vec most = all(-INFINITY), sum = {0};
-    for (int i = 0; i < count; i += LANES) most = where(load(scores + i) > most, load(scores + i), most);
+    for (int i = 0; i < start; i++) scores[i] = 0;
+    for (int i = start; i < first; i++) scores[i] = -INFINITY;
+    for (int i = last + 1; i < start + widened(end - start); i++) scores[i] = -INFINITY;
+    for (int i = start; i <= last; i += LANES) most = where(load(scores + i) > most, load(scores + i), most);
     float largest = most[0];
     for (int i = 1; i < LANES; i++) largest = most[i] > largest ? most[i] : largest;
-    for (int i = 0; i < count; i += LANES) {
+    for (int i = start; i < end; i += LANES) {
         vec e = exponential(load(scores + i) - largest);
         store(scores + i, e);
         sum += e;
     }
-    const float whole = total(sum);
+    return total(sum);
+}
+
+/* y[r] += weights of the keys in a page times their values, `wide` vectors of them. */
+INLINE void weighed(const int n, const int wide, const int kind, const float *weights, int room, const float *scale,
+                    const void *values, long at, int stride, int from, int to, vec y[][4]) {
+    for (int j = from; j < to; j++) {
+        vec value[4];
+        UNROLL
+        for (int i = 0; i < wide; i++) value[i] = stored(values, at + (long)j * stride + LANES * i, kind);
+        UNROLL
+        for (int r = 0; r < n; r++) {
+            const float one = weights[(long)r * room + j], weight = kind == INT8 ? one * scale[j] : one;
+            UNROLL
+            for (int i = 0; i < wide; i++) y[r][i] += weight * value[i];
+        }
+    }
+}
+
+/* softmax(q kᵀ · scale + bias) v of n queries, each over the keys that it sees. */
+INLINE void attended(const int n, const int kind, const Model *m, const Query *query, const int32_t *pages, int layer,
+                     int g, float *scores, int room) {
+    const int D = m->D, P = m->page, wide = widened(D);
+    int first[TOGETHER], begin = query[0].position, end = 0;
+    for (int r = 0; r < n; r++) {
+        const int position = query[r].position;
+        first[r] = m->window && position >= m->window ? position - m->window + 1 : 0;
+        begin = first[r] < begin ? first[r] : begin;
+        end = position + 1 > end ? position + 1 : end;
+    }
+    begin = begin / P * P;
+    score(n, kind, m, query, pages, layer, g, begin, end, scores, room);
+    float whole[TOGETHER];
+    for (int r = 0; r < n; r++)
+        whole[r] = weigh(scores + (long)r * room, first[r] / P * P - begin, first[r] - begin, query[r].position - begin,
+                         end - begin);
     for (int d = 0; d < wide;) {
         const int four = wide - d >= 4 * LANES;
-        vec parts[4] = {{0}, {0}, {0}, {0}};
+        vec y[TOGETHER][4];
+        for (int r = 0; r < n; r++)
+            for (int i = 0; i < 4; i++) y[r][i] = (vec){0};
         for (int key = begin; key < end; key += P) {
             const long at = part(m, pages[key / P], layer, g) * P;
-            const int from = first > key ? first - key : 0, to = end - key < P ? end - key : P;
+            const int from = first[0] > key ? first[0] - key : 0, to = end - key < P ? end - key : P;
             const float *weights = scores + key - begin, *scale = m->value_scale + at;
-            if (four) weighed(4, kind, weights, scale, m->values, at * wide + d, wide, from, to, parts);
-            else weighed(1, kind, weights, scale, m->values, at * wide + d, wide, from, to, parts);
+            if (four) weighed(n, 4, kind, weights, room, scale, m->values, at * wide + d, wide, from, to, y);
+            else weighed(n, 1, kind, weights, room, scale, m->values, at * wide + d, wide, from, to, y);
         }
-        for (int i = 0; i < (four ? 4 : 1); i++, d += LANES) put(y + d, parts[i] / whole, D - d, 0);
+        for (int i = 0; i < (four ? 4 : 1); i++, d += LANES)
+            for (int r = 0; r < n; r++) put(query[r].y + d, y[r][i] / whole[r], D - d, 0);
     }
+}
+
+static void attended_by(int n, const Model *m, const Query *query, const int32_t *pages, int layer, int g,
+                        float *scores, int room) {
+#define FOR(count)                                                                                                   \
+    case count:                                                                                                      \
+        if (m->cache == FLOAT32) attended(count, FLOAT32, m, query, pages, layer, g, scores, room);                  \
+        else if (m->cache == BFLOAT16) attended(count, BFLOAT16, m, query, pages, layer, g, scores, room);           \
+        else attended(count, INT8, m, query, pages, layer, g, scores, room);                                         \
+        break;
+    switch (n) { FOR(1) FOR(2) FOR(3) FOR(4) }
+#undef FOR
 }
 
 /* Attention of every row, after the keys and values of all rows are stored. */
@@ -116,19 +178,24 @@ static void attention(const Model *m, const Step *s, const Block *b, int layer) 
             if (m->cache == INT8) m->key_scale[at * P + j] = of_key, m->value_scale[at * P + j] = of_value;
         }
     }
+    const int shared = H / G, room = m->context + P + LANES;
 #if defined(_OPENMP)
-    float *scores = m->scores + (long)omp_get_thread_num() * (m->context + m->page + LANES);
+    float *scores = m->scores + (long)omp_get_thread_num() * TOGETHER * room;
 #else
     float *scores = m->scores;
 #endif
     #pragma omp for schedule(static)
-    for (int item = 0; item < s->rows * H; item++) {
-        const int r = item / H, h = item % H;
-        const int32_t *pages = s->pages + s->table[r];
-        const float *q = m->q + (long)r * widened(H * D) + h * D;
-        float *y = m->y + (long)r * widened(H * D) + h * D;
-        if (m->cache == FLOAT32) attended(m, pages, s->position[r], layer, h, q, y, scores, FLOAT32);
-        else if (m->cache == BFLOAT16) attended(m, pages, s->position[r], layer, h, q, y, scores, BFLOAT16);
-        else attended(m, pages, s->position[r], layer, h, q, y, scores, INT8);
+    for (int item = 0; item < s->tiles * G; item++) {                 /* one head's keys stay in the cache for all rows */
+        const int g = item / s->tiles, tile = item % s->tiles, from = s->tile[tile], count = (s->tile[tile + 1] - from) * shared;
+        for (int i = 0; i < count; i += TOGETHER) {
+            Query query[TOGETHER];
+            int n = 0;
+            for (; n < TOGETHER && i + n < count; n++) {
+                const int r = from + (i + n) / shared, h = g * shared + (i + n) % shared;
+                const long at = (long)r * widened(H * D) + h * D;
+                query[n] = (Query){m->q + at, m->y + at, s->position[r], h};
+            }
+            attended_by(n, m, query, s->pages + s->table[from], layer, g, scores, room);
+        }
     }
 }

@@ -27,7 +27,9 @@ typedef struct {
 
 typedef struct {
     int32_t layers, C, H, G, D, F, context, window, mlp, cache, page;
-    const float *embedding;      /* (V, C), or NULL: Python has written x */
+    int32_t of_embedding, group;                    /* kind; numbers with one scale */
+    const void *embedding;       /* (V, C) floats or bytes, or (V, C/2) */
+    const float *row_scales;     /* of integers: (V, C/group) */
     float embedding_scale;
     const float *start;          /* (context, C), added to embeddings, or NULL */
     const float *cos, *sin;      /* (context, D/2), or NULL */
@@ -42,10 +44,11 @@ typedef struct {
 } Model;
 
 typedef struct {
-    int32_t rows, wanted, threads;
+    int32_t rows, wanted, tiles, threads;
     const int32_t *ids, *position;   /* (rows,) */
     const int32_t *table;            /* (rows,): where the row's pages stand in `pages` */
     const int32_t *pages;
+    const int32_t *tile;             /* (tiles + 1,): where rows of one sequence begin, a few at a time, and the end */
     const int32_t *which;            /* (wanted,): the rows whose logits are wanted */
     float *logits;                   /* (wanted, V) */
 } Step;

@@ -15,12 +15,28 @@
 #include "products.h"
 #include "attention.h"
 
+/* A token's row, as floats. */
+static void look_up(const Model *m, long id, float *x) {
+    if (m->of_embedding == FLOAT32) {
+        memcpy(x, (const float *)m->embedding + id * m->C, m->C * sizeof(float));
+        return;
+    }
+    const float *scale = m->row_scales + id * (m->C / m->group);
+    if (m->of_embedding == INT8) {
+        const int8_t *row = (const int8_t *)m->embedding + id * m->C;
+        for (int i = 0; i < m->C; i++) x[i] = row[i] * scale[i / m->group];
+    } else {
+        const uint8_t *row = (const uint8_t *)m->embedding + id * m->C / 2;
+        for (int i = 0; i < m->C; i++) x[i] = ((row[i / 2] >> (i % 2 * 4) & 15) - 8) * scale[i / m->group];
+    }
+}
+
 static void embed(const Model *m, const Step *s) {
     #pragma omp for schedule(static)
     for (int r = 0; r < s->rows; r++) {
         float *x = m->x + (long)r * widened(m->C);
         const float *start = m->start + (long)s->position[r] * m->C;
-        if (m->embedding) memcpy(x, m->embedding + (long)s->ids[r] * m->C, m->C * sizeof(float));
+        look_up(m, s->ids[r], x);
         for (int i = 0; m->start && i < m->C; i++) x[i] = x[i] * m->embedding_scale + start[i];
     }
 }

@@ -29,8 +29,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.race_engine import as_int8
 from minigpt.completion import load_run
+from minigpt.compress.grid import INT8
+from minigpt.compress.quantize import quantize
 from minigpt.engine.config import EngineConfig, SamplingConfig
 from minigpt.engine.engine import Engine
 from minigpt.engine.request import Answer, Request
@@ -72,7 +73,7 @@ def model(args: argparse.Namespace) -> GPT:
         return load_run(args.run, MachineConfig(device="cpu", dtype="float32", threads=args.threads))[0]
     torch.manual_seed(1)
     gpt = GPT(SHAPE).eval()
-    return gpt if args.float else as_int8(gpt)
+    return gpt if args.float else quantize(gpt, INT8)
 
 
 # --- the same tokens ----------------------------------------------------------------------------------------------

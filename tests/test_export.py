@@ -12,6 +12,9 @@ from scripts import some_text
 
 from minigpt.__main__ import main
 from minigpt.completion import load_run
+from minigpt.compress.folder import save_compressed
+from minigpt.compress.grid import INT8
+from minigpt.compress.quantize import quantize, to_floats
 from minigpt.engine.config import SamplingConfig
 from minigpt.engine.generate import generate
 from minigpt.export import gguf_tokenizer, hugging_face
@@ -170,6 +173,20 @@ def test_without_an_end_generation_stops_at_a_byte_that_never_comes(tmp_path):
     values, _ = read_gguf(exported(tmp_path / "run", "gguf"))
     assert values["tokenizer.ggml.eos_token_id"] == 255
     assert values["tokenizer.ggml.merges"] == [""]
+
+
+def test_a_compressed_run_is_exported_as_what_its_integers_stand_for(tmp_path, monkeypatch, capsys):
+    """Loaded once, and no layer is timed: nobody computes with its integers here."""
+    model, tokenizer = run_folder(tmp_path / "run", **LLAMA)
+    integers = quantize(model, INT8)
+    save_compressed(integers, tokenizer, tmp_path / "run", {}, tmp_path / "small")
+    monkeypatch.setattr("minigpt.completion.for_engine", lambda model: pytest.fail("layers were timed"))
+    exported(tmp_path / "small", "hf", dtype="f32", check=False)
+    plain, found = to_floats(integers).state_dict(), load_pretrained(tmp_path / "out-hf").state_dict()
+    assert plain.keys() == found.keys() and all(torch.equal(plain[name], found[name]) for name in plain)
+    Tokenizer.train([Path(__file__).read_text(encoding="utf-8")], 330).save(tmp_path / "small")
+    with pytest.raises(ValueError, match="do not belong together"):
+        exported(tmp_path / "small", "gguf")
 
 
 def test_ends_come_from_the_run(tmp_path):

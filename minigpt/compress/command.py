@@ -14,7 +14,7 @@ import torch
 from minigpt.batches.config import BatchConfig
 from minigpt.batches.loader import Batch, Loader
 from minigpt.batches.shards import open_shards
-from minigpt.compress.choose import Choice, choose
+from minigpt.compress.choose import Choice, for_engine
 from minigpt.compress.config import CompressConfig
 from minigpt.compress.folder import is_compressed, load_compressed, save_compressed
 from minigpt.compress.gptq import quantize_gptq
@@ -43,7 +43,7 @@ from minigpt.tokenizer import Tokenizer
 from minigpt.tokenizer.config import TokenizerConfig
 from minigpt.training.config import RunConfig, TrainConfig
 from minigpt.training.pretrain import Data, prepare_data
-from minigpt.training.run_folder import DATA, RUN, read_run
+from minigpt.training.run_folder import DATA, read_run, text_home
 
 BATCH = 8  # windows read at once, in calibration
 
@@ -88,7 +88,7 @@ def compress_run(run: str | Path, wish: CompressConfig) -> Result:
             kept, choices = load_pretrained(aside).eval(), []
         else:
             kept = load_compressed(aside)
-            choices = choose(kept)
+            choices = for_engine(kept)
         sizes = weight_bytes(run), weight_bytes(aside)
         before, after = measured([original, kept], sizes, data, wish.speed_tokens)
     if wish.weights == "int3":
@@ -144,33 +144,26 @@ def said(wish: CompressConfig) -> dict[str, Any]:
 
 
 def run_settings(run: Path, wish: CompressConfig) -> RunConfig:
-    """Those the run was trained with; the defaults for a folder that is no run's."""
+    """Those the run, or the run of pre-training behind it, was trained with; the defaults for a stranger's folder."""
     machine = MachineConfig(device=wish.device, threads=wish.threads)
     defaults = RunConfig(out_dir=str(run), machine=machine, corpus=CorpusConfig(), tokenizer=TokenizerConfig(),
                          batches=BatchConfig(), model=read_config(run), optim=OptimConfig(),
                          train=TrainConfig())  # fmt: skip
-    home = run_home(run)
+    home = text_home(run)
     return replace(read_run(home, defaults), machine=machine) if home else defaults
 
 
-def run_home(run: Path) -> Path | None:
-    """The folder with a run's settings and data: its own, or the one above a checkpoint."""
-    run = run.resolve()
-    return next((folder for folder in (run, run.parent) if (folder / RUN).exists()), None)
-
-
 def open_data(run: Path, settings: RunConfig, wish: CompressConfig, stack: ExitStack) -> Data:
-    """The run's own shards; or those of --data, cut with the run's tokenizer, for as long as the command runs.
+    """The shards of its pre-training; or those of --data, cut with its tokenizer, for as long as the command runs.
 
     Raises: ValueError if there is neither.
     """
-    home = run_home(run)
     if wish.data is None:
-        if home is None or not (home / DATA).exists():
+        if (home := text_home(run)) is None:
             raise ValueError(f"{run} has no text to judge by: name some with --data FILE, FOLDER or python")
-        tokenizer = Tokenizer.load(home / DATA)
-        sides = [open_shards(home / DATA, side, tokenizer.fingerprint, tokenizer.n_vocab) for side in ("train", "val")]
-        return Data(tokenizer, *sides, {})
+        theirs = Tokenizer.load(home / DATA)  # the run may have added special tokens of a chat to it
+        sides = [open_shards(home / DATA, side, theirs.fingerprint, theirs.n_vocab) for side in ("train", "val")]
+        return Data(Tokenizer.load(run), *sides, {})
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="minigpt-compress-"))
     given = replace(settings, out_dir=folder, init=None, corpus=CorpusConfig(data=wish.data),
                     tokenizer=TokenizerConfig(tokenizer=str(run)))  # fmt: skip

@@ -47,18 +47,20 @@ def bits_per_byte(model: GPT, data: Data) -> float:
 
 
 def decoding_rates(models: Sequence[GPT], requests: int, tokens: int) -> list[float]:
-    """Tokens per second of each model in the engine, greedily: medians over rounds in which they take turns.
+    """Tokens per second of each model in the engine, greedily: medians over rounds in which they take turns."""
+    return [requests * tokens / statistics.median(taken) for taken in decoding_seconds(models, requests, tokens)]
 
-    Taking turns, whatever else the machine does slows all of them alike.
-    """
+
+def decoding_seconds(models: Sequence[GPT], requests: int, tokens: int, rounds: int = ROUNDS) -> list[list[float]]:
+    """What each model takes in each round. They take turns: whatever else the machine does slows all of them alike."""
     engines = [Engine(model, EngineConfig(max_batch=requests)) for model in models]
     seconds: list[list[float]] = [[] for _ in models]
     for engine in engines:
         _seconds(engine, requests, 2)  # the first use prepares things
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for engine, taken in zip(engines, seconds, strict=True):
             taken.append(_seconds(engine, requests, tokens))
-    return [requests * tokens / statistics.median(taken) for taken in seconds]
+    return seconds
 
 
 def _seconds(engine: Engine, requests: int, tokens: int) -> float:

@@ -10,33 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kernels.quantization import dequantized, grouped
+from kernels.quantization import dequantized
 from minigpt.compress.grid import Grid, fitting, nearest, scales, stored
+from minigpt.engine.integer_embedding import IntegerEmbedding, Table
 from minigpt.engine.integer_linear import IntegerLinear
 from minigpt.engine.packed_linear import PackedLinear
 from minigpt.model.cache import KVCache
 from minigpt.model.gpt import GPT
 
-Table = IntegerLinear | PackedLinear
 Rounding = Callable[[str, Tensor, Grid], tuple[Tensor, Tensor]]  # name, w (N, K), grid -> numbers (N, K), scale
-
-
-class IntegerEmbedding(nn.Module):
-    """Rows of an integer matrix, as floats. The matrix may be the head's as well."""
-
-    def __init__(self, table: Table) -> None:
-        super().__init__()
-        self.table = table
-
-    @property
-    def weight(self) -> Tensor:
-        """All rows: (V, C), made anew each time."""
-        return dequantized(self.table.weight, self.table.scale)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        rows = ids.flatten()
-        numbers, scale = grouped(self.table.weight[rows], self.table.scale[rows])
-        return (numbers * scale).view(*ids.shape, -1)                         # (B, T, C)
 
 
 class IntegerGPT(GPT):

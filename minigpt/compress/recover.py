@@ -18,7 +18,7 @@ from minigpt.training.config import RunConfig
 from minigpt.training.loop import Stopped, fit
 from minigpt.training.pretrain import Data, prepare
 
-LR_SHARE = 0.3  # of the learning rate that the model was trained with, at the top; with a teacher 0.2 recovers less
+LR_SHARE = 0.3  # of the learning rate that the model was trained with, at the top: benchmarks/choose_recovery.py
 WARMUP = 0.05   # of the steps
 
 
@@ -38,15 +38,21 @@ class Masked(nn.Module):
         return torch.func.functional_call(self.model, kept, args, kwargs)
 
 
-def recovery(model: GPT, run: RunConfig, steps: int) -> RunConfig:
+def recovery(model: GPT, run: RunConfig, steps: int, lr_share: float = LR_SHARE) -> RunConfig:
     """The settings of the recovery: the run's own, gentler and shorter."""
-    optim = replace(run.optim, lr=LR_SHARE * run.optim.lr, warmup_steps=round(WARMUP * steps))
+    optim = replace(run.optim, lr=lr_share * run.optim.lr, warmup_steps=round(WARMUP * steps))
     train = replace(run.train, max_steps=steps, eval_every=steps, save_every=steps, sample_every=0)
     return replace(run, model=model.config, optim=optim, train=train, init=None)
 
 
 def recover(
-    model: GPT, run: RunConfig, data: Data, steps: int, masks: Masks | None = None, teacher: GPT | None = None
+    model: GPT,
+    run: RunConfig,
+    data: Data,
+    steps: int,
+    masks: Masks | None = None,
+    teacher: GPT | None = None,
+    lr_share: float = LR_SHARE,
 ) -> GPT:
     """Train the model for some steps, in place, in float32. `masks`: what stays zero; `teacher`: whom to learn from.
 
@@ -54,7 +60,7 @@ def recover(
     it is done. Raises: KeyboardInterrupt after a signal; ValueError if training diverges.
     """
     with tempfile.TemporaryDirectory(prefix="minigpt-recovery-") as folder:
-        run = replace(recovery(model, run, steps), out_dir=folder)
+        run = replace(recovery(model, run, steps, lr_share), out_dir=folder)
         with distributed.group(torch.device(device.choose_device(run.machine.device).value)) as group:
             masks = {name: mask.to(group.device) for name, mask in (masks or {}).items()}
             stage = prepare(run, model.to(group.device).train(), data, group, torch.float32)

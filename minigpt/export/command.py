@@ -4,13 +4,15 @@ from pathlib import Path
 
 import torch
 
-from minigpt.completion import load_run
+from minigpt.chat.template import Template, missing_tokens
+from minigpt.completion import load_run, load_tokenizer
 from minigpt.compress.folder import is_compressed, load_compressed
 from minigpt.compress.quantize import to_floats
 from minigpt.export.config import ExportConfig
 from minigpt.export.gguf_file import write_gguf
 from minigpt.export.gguf_tokenizer import notes
 from minigpt.export.hugging_face import check_folder, write_folder
+from minigpt.model.gpt import GPT
 from minigpt.runtime.checkpoint import NAME, read_json
 from minigpt.runtime.config import MachineConfig
 from minigpt.runtime.console import say
@@ -29,9 +31,7 @@ def export_run(run: str | Path, wish: ExportConfig) -> Path:
     """
     run = Path(run)
     target = Path(wish.out) if wish.out else _default_place(run, wish)
-    model, tokenizer = load_run(run, MachineConfig(device="cpu", dtype="float32", threads=torch.get_num_threads()))
-    if is_compressed(run):
-        model = to_floats(load_compressed(run))  # what its integers stand for: other programs have formats of their own
+    model, tokenizer = _load(run)
     ends = end_ids(run, tokenizer)
     with whole(target) as aside:
         if wish.to == "gguf":
@@ -44,6 +44,14 @@ def export_run(run: str | Path, wish: ExportConfig) -> Path:
             if wish.check:
                 say(check_folder(aside, tokenizer))
     return target
+
+
+def _load(run: Path) -> tuple[GPT, Tokenizer]:
+    """A model of floats and its tokenizer. Integers become what they stand for: others have formats of their own."""
+    if is_compressed(run):
+        model = to_floats(load_compressed(run))
+        return model, load_tokenizer(run, model)
+    return load_run(run, MachineConfig(device="cpu", dtype="float32", threads=torch.get_num_threads()))
 
 
 def _default_place(run: Path, wish: ExportConfig) -> Path:
@@ -63,6 +71,8 @@ def _round(model: torch.nn.Module, dtype: str) -> None:
 def end_ids(run: Path, tokenizer: Tokenizer) -> list[int]:
     """Where generation ends: what the run's generation_config.json says, else the end of a document.
 
+    The end of a turn comes last: the first of the ends also begins and pads texts, and whoever masks padding in
+    training must not mask the end of every answer.
     Raises: ValueError if the file names what is no id of the tokenizer.
     """
     file, end = run / "generation_config.json", tokenizer.eot_token
@@ -70,4 +80,7 @@ def end_ids(run: Path, tokenizer: Tokenizer) -> list[int]:
     ids = said if isinstance(said, list) else [] if said is None else [said]
     if wrong := [i for i in ids if type(i) is not int or not 0 <= i < tokenizer.n_vocab]:
         raise ValueError(f"{file}: eos_token_id names {wrong[0]!r}, which is no id of its tokenizer")
-    return ids
+    if missing_tokens(tokenizer):
+        return ids
+    turn = Template(tokenizer).end
+    return [*(i for i in ids if i != turn), turn]

@@ -99,6 +99,7 @@ def test_the_best_scale_cuts_off_what_stands_alone():
     assert best_scales(w, importance, INT3).item() < 0.75 * scales(w, INT3).item()
     importance[5] = 1e4
     assert best_scales(w, importance, INT3).item() == scales(w, INT3).item()
+    assert best_scales(w, torch.zeros(32), INT3).item() == scales(w, INT3).item(), "of equals the one that cuts nothing"
 
 
 def test_the_sums_are_of_what_each_layer_is_given():
@@ -150,6 +151,13 @@ def test_each_layer_is_rounded_for_what_the_rounded_blocks_before_it_give(name, 
     after, before = (numbers_for(each, name, w, batches, grid) for each in (working, model))
     equal, unequal = ((numbers_of(calibrated.get_submodule(name)) == each).float().mean() for each in (after, before))
     assert equal > 0.97 and equal > unequal + 0.02
+
+
+def test_batches_may_come_from_an_iterator():
+    """They are read once for each block: an iterator would be empty for all but the first."""
+    model, batches = small_gpt(), some_batches(2)
+    first, second = (quantize_gptq(model, INT4, each).state_dict() for each in (batches, iter(batches)))
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_a_tied_head_is_rounded_for_the_heads_inputs():

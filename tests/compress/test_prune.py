@@ -23,6 +23,7 @@ def test_the_lowest_of_each_row_go():
     score = torch.tensor([[5.0, 1, 4, 2, 3], [1, 1, 1, 9, 9]])
     assert largest(score, 0.4).tolist() == [[True, False, True, False, True], [False, False, True, True, True]]
     assert largest(score, 0.0).all()
+    assert largest(torch.arange(10.0)[None], 0.29).sum() == 7, "2.9 of ten are three"
 
 
 def test_two_of_four_neighbours_stay():
@@ -59,6 +60,18 @@ def test_wanda_looks_at_inputs_and_magnitude_does_not():
     name = "blocks.0.attention.q_proj.weight"
     assert not weight_masks(model, "magnitude", 0.25, batches)[name][:, 7].any()
     assert weight_masks(model, "wanda", 0.25, batches)[name][:, 7].all()
+
+
+@pytest.mark.parametrize("how", ["magnitude", "wanda", "2:4"])
+def test_scores_are_the_weight_and_for_wanda_times_the_length_of_its_inputs(how):
+    """|W| and |W| · ‖x‖, recomputed for a first layer: a square or a sign too many gives masks that look as good."""
+    model, batches = small_gpt(), some_batches(2)
+    with torch.no_grad():
+        model.blocks[0].attention_norm.weight.copy_(torch.linspace(0.2, 3, 64))
+        x = torch.cat([model.blocks[0].attention_norm(model.token_embedding(b.ids)).flatten(0, 1) for b in batches])
+    score = model.blocks[0].attention.q_proj.weight.abs() * (x.norm(dim=0) if how == "wanda" else 1)
+    expected = two_of_four(score) if how == "2:4" else largest(score, 0.5)
+    assert torch.equal(weight_masks(model, how, 0.5, batches)["blocks.0.attention.q_proj.weight"], expected)
 
 
 def test_the_sums_of_squares_are_of_all_inputs():
@@ -107,7 +120,7 @@ def test_the_smaller_model_is_an_ordinary_one(other, tmp_path):
     again, ids = load_pretrained(tmp_path), some_batches(1)[0].ids
     with torch.inference_mode():
         assert torch.equal(again(ids), small(ids))
-    assert again.config == small.config
+    assert again.config == small.config and not any(module.training for module in small.modules())
 
 
 def test_what_is_never_used_goes_first():
@@ -123,6 +136,29 @@ def test_what_is_never_used_goes_first():
         torch.testing.assert_close(small(ids), model(ids), rtol=1e-4, atol=1e-4)
 
 
+def test_a_channel_is_worth_what_the_matrix_behind_it_takes_from_it():
+    """Σ |W| · ‖x‖, recomputed: neither a loud channel that hardly anything reads, nor a silent one that all would."""
+    model, batches, heard = small_gpt(), some_batches(2), []
+    mlp, order = model.blocks[0].mlp, torch.randperm(96, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        mlp.up_proj.weight.mul_(torch.linspace(0.1, 3, 96)[:, None])
+        mlp.down_proj.weight.mul_(torch.linspace(0.1, 3, 96)[order])
+        hook = mlp.down_proj.register_forward_pre_hook(lambda _, given: heard.append(given[0].flatten(0, 1)))
+        for batch in batches:
+            model(batch.ids)
+    hook.remove()
+    kept = (mlp.down_proj.weight.abs().sum(0) * torch.cat(heard).norm(dim=0)).topk(64).indices.sort().values
+    small = prune_structure(model, 0.3, batches).blocks[0].mlp
+    assert torch.equal(small.down_proj.weight, mlp.down_proj.weight[:, kept])
+    assert torch.equal(small.up_proj.weight, mlp.up_proj.weight[kept])
+
+
+@pytest.mark.parametrize(("width", "share", "expected"), [(112, 0.0, 112), (112, 0.1, 96), (96, 0.9, 32)])
+def test_channels_come_in_multiples_of_32_but_for_a_width_that_stays(width, share, expected):
+    """112 would round up to 128, which it has not; and a tenth of 96 down to none."""
+    assert prune_structure(small_gpt(mlp_width=width), share, some_batches(1)).config.hidden == expected
+
+
 def test_kept_heads_by_hand():
     """Two of three groups, one head of two in each: group 1 is the weakest once each has its best head only."""
     worth = torch.tensor([[1.0, 9.0], [4.0, 4.5], [8.0, 2.0]])
@@ -130,11 +166,16 @@ def test_kept_heads_by_hand():
     assert kept_heads(worth, 3, 2).tolist() == [[0, 1], [2, 3], [4, 5]]
 
 
-@pytest.mark.parametrize(("share", "expected"), [(0.0, (2, 2)), (0.2, (2, 2)), (0.5, (1, 2)), (0.9, (1, 1))])
+@pytest.mark.parametrize(("share", "expected"), [(0.0, (2, 2)), (0.2, (2, 2)), (0.25, (2, 2)), (0.5, (1, 2)),
+                                                 (0.9, (1, 1))])  # fmt: skip
 def test_every_key_head_goes_on_serving_the_same_number(share, expected):
-    """Four heads in two groups become two or one, never three. One group is worth more here than half of both."""
+    """Four heads in two groups become two or one, never three: then rather four. One group is worth more here than
+    half of both."""
     worth = [torch.tensor([5.0, 5, 1, 1]).repeat_interleave(16)]
     assert best_heads(worth, small_gpt().config, share) == expected
+    if share == 0.5:
+        halves = [torch.tensor([5.0, 1, 5, 1]).repeat_interleave(16)]
+        assert best_heads(halves, small_gpt().config, share) == (2, 1), "here half of both is worth more"
 
 
 def test_alibis_heads_stay():

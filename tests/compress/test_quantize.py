@@ -1,5 +1,7 @@
 """Integer matrices: what is stored, what is shared, and how far the result may stray."""
 
+from collections import Counter
+
 import pytest
 import torch
 from compress.small import KINDS, small_gpt, some_batches
@@ -8,7 +10,8 @@ from hypothesis import strategies as st
 
 import kernels
 from kernels.quantization import dequantized, quantize_int4, quantize_int8
-from minigpt.compress.choose import WAYS, as_floats, choose, fastest, widened
+from minigpt.compress.choose import WAYS, as_floats, choose, fastest, measured, widened
+from minigpt.compress.gptq import quantize_gptq
 from minigpt.compress.grid import GRIDS, INT3, INT4, INT8, fitting, nearest, scales, stored
 from minigpt.compress.quantize import IntegerGPT, linear_layers, quantize, to_floats, to_nearest
 from minigpt.engine.config import SamplingConfig
@@ -29,6 +32,7 @@ def test_numbers_by_hand():
     scale = scales(w, INT3)
     assert scale.tolist() == [[2.0]]
     assert nearest(w, scale, INT3)[0, :6].tolist() == [-3, 0, 0, 1, 3, 0]
+    assert nearest(w, scale / 4, INT3)[0, :6].tolist() == [-3, 2, 2, 3, 3, 0], "what a small scale cuts off"
 
 
 def test_int8_is_what_the_kernels_make_of_it():
@@ -151,6 +155,16 @@ def test_more_bits_are_nearer():
     assert 3 * off[0] < off[1] < 0.7 * off[2]
 
 
+def test_the_copy_shares_nothing_with_the_model_and_computes_without_dropout():
+    """Trained on, the model would otherwise change what was made of it; and to round is no reason to train."""
+    model, ids = small_gpt(bias=True, dropout=0.5).train(), some_batches(1)[0].ids
+    theirs = {p.data_ptr() for p in model.parameters()}
+    for copy in (quantize(model, INT8), quantize_gptq(model, INT4, some_batches(1))):
+        plain = to_floats(copy)
+        assert not theirs & {tensor.data_ptr() for each in (copy, plain) for tensor in each.state_dict().values()}
+        assert all(torch.equal(each(ids), each(ids)) for each in (copy, plain))
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_tied_head_and_the_embedding_are_one_matrix(tied):
     """Twice the largest matrix would cost more than quantizing it saves; and moving the model must not part them."""
@@ -184,10 +198,37 @@ def test_a_model_of_chosen_ways_is_the_same_model(monkeypatch):
             choices = choose(integer)
             after = integer(ids)
         assert (after - before).norm() <= 0.03 * before.norm()
-        assert sum(choice.layers for choice in choices) == 2 * 4 + 1
+        assert [choice.layers for choice in choices] == [2, 2, 2, 2, 1]
+        assert [choice.shape for choice in choices] == [(128, 64), (64, 64), (192, 64), (64, 96), (96, 64)]
         kinds = {type(integer.get_submodule(name)) for name in linear_layers(small_gpt())}
         assert kinds == {{"int8": IntegerLinear, "int4": PackedLinear, "float32": torch.nn.Linear}[stays]}
         assert isinstance(integer.token_embedding.table, PackedLinear)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_way_adds_the_bias_and_learns_nothing(way):
+    """Few models have biases: one that is lost would go unnoticed for long."""
+    (weight, scale), bias, x = quantize_int4(matrix(), 32), matrix(1, 48, 1)[0], matrix(5, 64, 2)
+    with_bias, without = (WAYS[way](PackedLinear(weight, scale, each)) for each in (bias, None))
+    torch.testing.assert_close(with_bias(x), without(x) + bias, rtol=2**-7, atol=0.05)
+    assert not any(parameter.requires_grad for parameter in with_bias.parameters())
+
+
+def test_the_time_of_a_shape_is_the_least_of_each_of_its_layers_and_their_mean(monkeypatch):
+    """With a clock of our own: a row costs a layer's number, floats twice that, and the first try ten times."""
+    tried = Counter()
+
+    def seconds(layer, x):
+        tried[layer, len(x)] += 1
+        return len(x) * layer.weight[0, 0].item() * (2 if type(layer) is torch.nn.Linear else 1) * (
+            10 if tried[layer, len(x)] == 1 else 1)  # fmt: skip
+
+    monkeypatch.setattr("minigpt.compress.choose._seconds", seconds)
+    ones = [IntegerLinear(torch.full((N, 32), number, dtype=torch.int8), torch.ones(N))
+            for N, number in ((8, 1), (8, 3), (16, 7))]  # fmt: skip
+    assert measured(ones, [[0, 1], [2]]) == [
+        {"int8": (2, 32), "float32": (4, 64)}, {"int8": (7, 112), "float32": (14, 224)}
+    ]  # fmt: skip
 
 
 def test_what_is_slower_than_float32_for_one_row_or_for_many_is_not_chosen():

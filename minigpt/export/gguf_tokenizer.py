@@ -17,6 +17,8 @@ Source: llama.cpp, src/llama-vocab.cpp and src/unicode.cpp. Measured: benchmarks
 from collections.abc import Sequence
 from typing import Any
 
+from minigpt.chat.jinja import serving_template
+from minigpt.chat.template import TOKENS, missing_tokens
 from minigpt.tokenizer import Tokenizer
 from minigpt.tokenizer.byte_alphabet import to_letters
 from minigpt.tokenizer.patterns import CL100K, GPT2, MINBPE_GPT4, O200K, QWEN2, TIKTOKEN_CL100K
@@ -65,6 +67,9 @@ def notes(vocabulary: Vocabulary) -> list[str]:
         found.append("llama.cpp merges words that are tokens, too: those that no merges reach come out in pieces")
     if ends := sorted(ENDS & {to_letters(token) for token in vocabulary.tokens.values()}):
         found.append(f"llama.cpp ends generation at {', '.join(ends)}, which is an ordinary token here")
+    if vocabulary.special.keys() >= set(TOKENS):
+        found.append("llama.cpp needs --jinja (assumed since December 2025): without, it takes the chat template for "
+                     "Phi-3's, which has line breaks")  # fmt: skip
     return found
 
 
@@ -96,4 +101,5 @@ def settings(tokenizer: Tokenizer, ends: Sequence[int], vocab_size: int) -> dict
         "add_space_prefix": False,
         **more,
     }
-    return {f"tokenizer.ggml.{key}": value for key, value in ours.items()}
+    chat = {} if missing_tokens(tokenizer) else {"tokenizer.chat_template": serving_template(tokenizer)}
+    return {f"tokenizer.ggml.{key}": value for key, value in ours.items()} | chat

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from minigpt.chat.jinja import training_template
+from minigpt.chat.template import Template, missing_tokens
 from minigpt.model.gpt import GPT
 from minigpt.model.pretrained import export_problem, load_pretrained, save_pretrained
 from minigpt.runtime.checkpoint import write_json
@@ -16,6 +18,7 @@ from minigpt.tokenizer import Tokenizer
 
 # Words, capitals, digits, white space of all kinds, and scripts beyond ASCII: where tokenizers go apart first.
 SAMPLE = "It's 12,345 o'CLOCK;\n\n\t  x = f(y)  # naïve Ünïcode, 中文, हिन्दी, 🙂\r\n   end  "
+CHAT = [{"role": "system", "content": " Be brief. "}, {"role": "user", "content": SAMPLE}]
 SLACK = 1e-3  # of the largest logit: ten times what the order of float32 sums costs, far less than a wrong weight does
 
 
@@ -29,6 +32,8 @@ def write_folder(model: GPT, tokenizer: Tokenizer, ends: Sequence[int], folder: 
     folder.mkdir()
     save_pretrained(model, folder)
     tokenizer.save(folder)
+    if not missing_tokens(tokenizer):
+        (folder / "chat_template.jinja").write_text(training_template(tokenizer), encoding="utf-8", newline="\n")
     write_json(folder / "generation_config.json", _generation(ends))
     for file in folder.iterdir():
         shutil.copymode(folder / "config.json", file)  # safetensors writes files that nobody else may read
@@ -52,9 +57,13 @@ def check_folder(folder: Path, tokenizer: Tokenizer) -> str:
         return "transformers is not installed: not checked with it"
     transformers.utils.logging.disable_progress_bar()
     theirs = f"transformers {transformers.__version__}"
-    encoded = transformers.AutoTokenizer.from_pretrained(folder)(SAMPLE, add_special_tokens=False)
-    if encoded["input_ids"] != tokenizer.encode_ordinary(SAMPLE):
+    opened = transformers.AutoTokenizer.from_pretrained(folder)
+    if opened(SAMPLE, add_special_tokens=False)["input_ids"] != tokenizer.encode_ordinary(SAMPLE):
         raise ValueError(f"{theirs} gives other ids for {SAMPLE!r}; --check off exports anyway")
+    if not missing_tokens(tokenizer):
+        asked = opened.apply_chat_template(CHAT, add_generation_prompt=True, return_dict=True)["input_ids"]
+        if asked != Template(tokenizer).prompt(CHAT):
+            raise ValueError(f"{theirs} gives other ids for the conversation {CHAT!r}; --check off exports anyway")
     ours = load_pretrained(folder).eval()
     other = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     stream = torch.Generator().manual_seed(1)

@@ -8,6 +8,7 @@
     talk      time to the first token of a talk's tenth turn over that of its first; turns of 40 tokens
     latency   while sixteen write, a prompt of 400 tokens arrives: the time between tokens, 95th percentile over before
     leaks     10,000 requests, a third of them cancelled at random: pages and memory afterwards
+    narrow    2,000 texts of --data: what keys and values in fewer bits cost in bits per byte of the next token
     guessing  texts of --data that occur twice in the prompt: steps and time with drafts over without
 
 Printed as a Markdown table. Times alternate where two are compared; medians.
@@ -15,6 +16,7 @@ Printed as a Markdown table. Times alternate where two are compared; medians.
 
 import argparse
 import hashlib
+import math
 import random
 import resource
 import statistics
@@ -222,6 +224,31 @@ def guessing(args: argparse.Namespace) -> Iterator[Row]:
         yield f"{drafts} drafts, prompts that repeat themselves", measured, "1.8, at best 3"
 
 
+def narrow(args: argparse.Namespace) -> Iterator[Row]:
+    """Each text's next token is made to come; its log-probability is the model's own."""
+    if not (args.run and args.data):
+        yield "narrow caches", "needs --run and --data", "as said"
+        return
+    gpt, tokenizer = load_run(args.run, MachineConfig(device="cpu", dtype="float32", threads=args.threads))
+    draw, text = random.Random(1), "".join(path.read_text(encoding="utf-8") for path in args.data)
+    requests, size = [], 0
+    for _ in range(2000):
+        start = draw.randrange(len(text) - 2000)
+        *prompt, token = tokenizer.encode_ordinary(text[start : start + 2000])[: draw.randint(100, 250)]
+        requests.append(Request(prompt=prompt, sampling=SamplingConfig(temperature=0, max_new_tokens=1),
+                                logit_bias={token: 100.0}, logprobs=0))  # fmt: skip
+        size += len(tokenizer.token_bytes(token))
+    bits = {}
+    for dtype in ("float32", "bfloat16", "int8"):
+        engine = Engine(gpt, EngineConfig(cache_dtype=dtype))
+        answers = [engine.submit(request) for request in requests]
+        while engine.busy:
+            engine.step()
+        bits[dtype] = -sum(answer.logprobs[0].chosen for answer in answers) / math.log(2) / size
+    for dtype in ("bfloat16", "int8"):
+        yield f"bits per byte with a cache in {dtype}, over float32's", f"{bits[dtype] - bits['float32']:+.5f}", "0.002"
+
+
 def leaks(args: argparse.Namespace) -> Iterator[Row]:
     torch.manual_seed(1)
     small = GPT(GPTConfig(vocab_size=512, context_length=128, n_layer=2, n_head=4, n_embd=64, mlp_width=128)).eval()
@@ -248,6 +275,7 @@ def leaks(args: argparse.Namespace) -> Iterator[Row]:
 
 CHECKS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
     "same": same, "talk": talk, "latency": latency, "leaks": leaks, "guessing": guessing,
+    "narrow": narrow,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -20,9 +20,11 @@ import torch
 from torch import Tensor
 
 from minigpt.completion import load_run
+from minigpt.compress.choose import choose
 from minigpt.compress.folder import save_compressed
 from minigpt.compress.grid import INT8
 from minigpt.compress.quantize import linear_layers, quantize
+from minigpt.engine.compiled import uncovered
 from minigpt.engine.config import EngineConfig, SamplingConfig
 from minigpt.engine.engine import Engine
 from minigpt.engine.request import Request
@@ -34,6 +36,7 @@ from minigpt.model.pretrained import save_pretrained
 from minigpt.runtime.config import MachineConfig
 from minigpt.tokenizer import Tokenizer
 
+WAYS = {"": {}, ", cache in int8": {"cache_dtype": "int8"}, ", in torch": {"compiled": False}}  # to compute
 PROMPT, NEW = 64, 64  # tokens in, and tokens out after the first
 Clock = Callable[[], float]
 
@@ -64,12 +67,9 @@ def contestants() -> Iterator[Contestant]:
         print("transformers is not installed: left out")
     else:
         yield Contestant(f"transformers {version('transformers')} generate, float32", Transformers, 1.0)
-    floats, integers = "ours, float32", "ours, int8, same bits in any company"
-    yield Contestant(floats, partial(Ours, config={"invariant": False}), 1.0)
-    yield Contestant(f"{floats}, same bits in any company", Ours, 1.0)
-    yield Contestant(integers, partial(Ours, kind="int8"), 0.25)
-    yield Contestant("ours, int8, cache in bfloat16", partial(Ours, kind="int8", config={"cache_dtype": "bfloat16"}),
-                     0.25)  # fmt: skip
+    for name, kind, share in (("float32", "", 1.0), ("int8", "int8", 0.25)):
+        for detail, config in WAYS.items():
+            yield Contestant(f"ours, {name}{detail}", partial(Ours, kind=kind, config=config), share)
     if absent := missing("llama_cpp") or missing("gguf"):
         print(f"{absent} is not installed: llama.cpp is left out")
         return
@@ -105,10 +105,13 @@ class Ours:
     """The engine. It reads all prompts in one step, as the others do; its default is to read 256 tokens at a time."""
 
     def __init__(
-        self, folder: Path, batch: int, threads: int, kind: str = "", config: dict[str, Any] | None = None
+        self, folder: Path, batch: int, threads: int, kind: str, config: dict[str, Any]
     ) -> None:
         model, _ = load_run(folder / kind, MachineConfig(device="cpu", dtype="float32", threads=threads))
-        self.engine = Engine(model, EngineConfig(max_batch=batch, chunk=batch * PROMPT, **(config or {})))
+        settings = EngineConfig(max_batch=batch, chunk=batch * PROMPT, **config)
+        if kind and uncovered(model, settings):
+            choose(model)
+        self.engine = Engine(model, settings)
         floats = linear_layers(model) if kind else {}
         self.note = f"{len(floats)} matrices are faster as floats here, and computed so" if floats else ""
 

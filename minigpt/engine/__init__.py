@@ -14,6 +14,7 @@ then for many, who come and go, each with its own wishes:
     pages           which page of the cache holds what, and who holds it: integers
     scheduler       who is computed in the next step, and how much of each: integers, too
     company         does a row's result depend on the rows beside it in torch? measured
+    paged           keys and values that stay in their pages: on a GPU, and for C
     lanes           keys and values for torch, attention, and the promise that company changes no bit
     integer_linear  layers of eight-bit weights, whose sums are exact
     packed_linear   layers of four-bit weights

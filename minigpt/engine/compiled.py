@@ -25,7 +25,7 @@ from minigpt.engine.forward import ordered
 from minigpt.engine.integer_embedding import IntegerEmbedding
 from minigpt.engine.integer_linear import IntegerLinear
 from minigpt.engine.packed_linear import PackedLinear
-from minigpt.engine.scheduler import Sequence as Running
+from minigpt.engine.paged import InPlace
 from minigpt.engine.scheduler import Work
 from minigpt.model.attention import Attention
 from minigpt.model.config import GPTConfig
@@ -35,7 +35,8 @@ from minigpt.model.norm import LayerNorm, RMSNorm
 from minigpt.model.positions import Alibi
 
 OUTS, GROUP, LANES = 64, 32, 16
-TOGETHER = 4  # rows of a sequence that look back together
+TOGETHER = 4  # queries computed together
+TILE = 16  # rows of a sequence that look back one after the other, while its keys are in the cache
 THREADS = 64  # at most
 FLOAT32, BFLOAT16, INT8, INT4 = range(4)
 BENDS = {SwiGLUMLP: 0, GeluMLP: 1, Relu2MLP: 2}
@@ -63,7 +64,7 @@ class _Block(Structure):
 
 class _Model(Structure):
     _fields_ = (
-        [(name, c_int32) for name in ("layers", "C", "H", "G", "D", "F", "context", "window", "mlp", "cache", "page")]
+        [(name, c_int32) for name in ("layers", "C", "H", "G", "D", "F", "context", "window", "mlp", "cache", "page", "held")]
         + [("of_embedding", c_int32), ("group", c_int32), ("embedding", c_void_p), ("row_scales", c_void_p)]
         + [("embedding_scale", c_float)]
         + [(name, c_void_p) for name in ("start", "cos", "sin", "alibi")]
@@ -112,34 +113,23 @@ def _linears(model: GPT) -> list[tuple[str, nn.Module]]:
     return [(name, model.get_submodule(name)) for name in names]
 
 
-class Memory:
-    """Keys and values in pages, as C reads them: a sequence's lie where the numbers of its pages say, once for all.
+class Memory(InPlace):
+    """Keys and values in pages, as C reads them.
 
-    Arrays: keys (pages, L, G, D, page), values (pages, L, G, page, D rounded up to vectors); in eight bits with a scale
-    for each key and each value, (pages, L, G, page).
+    Arrays: keys (L, pages, G, D, page), values (L, pages, G, page, D rounded up to vectors); in eight bits with a scale
+    for each key and each value, (L, pages, G, page).
     """
 
     def __init__(self, shape: GPTConfig, config: EngineConfig, pages: int) -> None:
         kind, D, page = CACHES[config.cache_dtype], shape.dims_per_head, config.page
         dtype = {FLOAT32: np.float32, BFLOAT16: np.uint16, INT8: np.int8}[kind]
-        heads = (pages, shape.n_layer, shape.kv_heads)
-        self.arrays = {"keys": zeros(*heads, D, page, dtype=dtype),
-                       "values": zeros(*heads, page, _up(D, LANES), dtype=dtype)}  # fmt: skip
+        heads = (shape.n_layer, pages, shape.kv_heads)
+        arrays = {"keys": zeros(*heads, D, page, dtype=dtype),
+                  "values": zeros(*heads, page, _up(D, LANES), dtype=dtype)}  # fmt: skip
         if kind == INT8:
-            self.arrays |= {"key_scale": zeros(*heads, page), "value_scale": zeros(*heads, page)}
-
-    def fetch(self, page: int, count: int, sequence: Running) -> None:
-        """A page that is remembered in full is simply used; the beginning of another is copied to the sequence's own."""
-        own = sequence.pages[-1]
-        if own != page:
-            for array in self.arrays.values():
-                array[own] = array[page]
-
-    def file(self, lane: int, start: int, count: int, page: int) -> None:
-        """They lie there already."""
-
-    def clear(self, lane: int) -> None:
-        """Nothing to do: what a row may not see is not multiplied."""
+            arrays |= {"key_scale": zeros(*heads, page), "value_scale": zeros(*heads, page)}
+        super().__init__(arrays)
+        self.pages = pages
 
 
 class CompiledForward:
@@ -169,7 +159,7 @@ class CompiledForward:
             self.position[at : at + count] = self.counting[sequence.computed : sequence.computed + count]
             self.table[at : at + count] = i * self.page_table.shape[1]
             self.page_table[i, : len(sequence.pages)] = sequence.pages
-            tile += range(at, at + count, TOGETHER)
+            tile += range(at, at + count, TILE)
             at += count
             which += range(at - work.choosing, at)
         self.ids[:at], self.which[: len(which)], self.tile[: len(tile) + 1] = ids, which, [*tile, at]
@@ -195,6 +185,7 @@ class CompiledForward:
             layers=config.n_layer, C=config.n_embd, H=config.n_head, G=config.kv_heads, D=config.dims_per_head,
             F=model.blocks[0].mlp.up_proj.out_features, context=config.context_length, window=config.window or 0,
             mlp=BENDS[type(model.blocks[0].mlp)], cache=CACHES[self.config.cache_dtype], page=self.config.page,
+            held=self.store.pages,
             embedding_scale=order.scale, blocks=self.blocks, final_norm=self._norm(model.final_norm),
             head=self._linear(model.lm_head),
         )  # fmt: skip

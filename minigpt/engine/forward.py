@@ -16,8 +16,9 @@ import kernels
 from minigpt.engine.company import fewest_rows
 from minigpt.engine.config import EngineConfig
 from minigpt.engine.integer_linear import IntegerLinear
-from minigpt.engine.lanes import Lanes, Slice
+from minigpt.engine.lanes import Lanes
 from minigpt.engine.packed_linear import PackedLinear
+from minigpt.engine.paged import Paged
 from minigpt.engine.scheduler import Work
 from minigpt.model.attention import Attention
 from minigpt.model.gpt import GPT, Block
@@ -29,7 +30,7 @@ Rows = Callable[[Tensor], Tensor]  # (N, some width) -> (N, some width)
 
 
 class Forward:
-    """ids in, logits out, keys and values in lanes. Weights are read when it is made: after training, make anew."""
+    """ids in, logits out, keys and values in lanes, or in a GPU's pages. Weights are read when it is made: after training, make anew."""
 
     def __init__(self, model: GPT, config: EngineConfig, pages: int) -> None:
         like = model.final_norm.weight
@@ -38,16 +39,19 @@ class Forward:
         rows = fewest_rows(model, like.dtype) if config.invariant else (1, 1)
         self.invariant = config.invariant and 0 not in rows  # is the promise kept?
         self.rows, of_attention = (max(1, count) for count in rows)  # the fewest that are independent of each other
-        self.store = Lanes(model.config, config.max_batch, pages, config.page, like, of_attention)
+        self.alibi = model.position_embedding.slopes if isinstance(model.position_embedding, Alibi) else None
+        if like.device.type == "cuda" and self.alibi is None:
+            self.store = Paged(model.config, pages, config.page, like)
+        else:
+            self.store = Lanes(model.config, config.max_batch, pages, config.page, like, of_attention)
         self.embedding, self.order = model.token_embedding, ordered(model)
         self.turn = self.order.doubled() if self.order.cos is not None else []
-        self.alibi = model.position_embedding.slopes if isinstance(model.position_embedding, Alibi) else None
         self.layers = [_Layer(block, self.turn) for block in model.blocks]
         self.norm, self.head = _norm(model.final_norm), stacked(model.lm_head)
 
     def logits(self, works: Sequence[Work]) -> Tensor:
         """Compute the tokens of `works`; the logits of those that choose the next: (rows that choose, V)."""
-        self.store.begin([Slice(work.sequence.lane, work.sequence.computed, work.count) for work in works], self.alibi)
+        self.store.begin(works, self.alibi)
         ids, wanted = [], []
         for work in works:
             ids += work.ids
@@ -55,7 +59,7 @@ class Forward:
         return self._computed(ids, wanted)
 
     def _computed(self, ids: list[int], wanted: list[int]) -> Tensor:
-        """N ids of the step that the lanes have begun -> logits of its rows `wanted`: (len(wanted), V)"""
+        """N ids of the step that the store has begun -> logits of its rows `wanted`: (len(wanted), V)"""
         N, idle = len(ids), max(0, self.rows - len(ids))
         position = F.pad(self.store.position, (0, idle)) if idle else self.store.position
         x = self.embedding(torch.tensor(ids + [0] * idle, device=position.device))
@@ -88,7 +92,7 @@ class _Layer:
             self.gain, self.eps = torch.cat(gains).detach(), _like(attention.q_norm.eps, gains[0])  # (H + G, D)
         self.mlp = _mlp(block.mlp)
 
-    def __call__(self, x: Tensor, turning: list[Tensor], N: int, layer: int, lanes: Lanes) -> Tensor:
+    def __call__(self, x: Tensor, turning: list[Tensor], N: int, layer: int, store: Lanes | Paged) -> Tensor:
         H, G = self.H, self.G
         heads = self.qkv(self.attention_norm(x)).view(x.size(0), -1, self.head_dim)  # (N, H + 2G, D)
         qk = heads[:, : H + G]
@@ -96,7 +100,7 @@ class _Layer:
             qk = normed(qk, self.gain, self.eps)
         if self.turns:
             qk = turned(qk, *turning)
-        y = lanes.attend(layer, qk[:N, :H], qk[:N, H:], heads[:N, H + G :]).reshape(N, -1)
+        y = store.attend(layer, qk[:N, :H], qk[:N, H:], heads[:N, H + G :]).reshape(N, -1)
         if x.size(0) > N:
             y = F.pad(y, (0, 0, 0, x.size(0) - N))
         x = x + self.out(y)

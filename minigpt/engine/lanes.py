@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from minigpt.engine.company import KEYS  # also the step in which lanes grow
-from minigpt.engine.scheduler import Sequence
+from minigpt.engine.scheduler import Sequence, Work
 from minigpt.model.config import GPTConfig
 
 SHORT = 8    # tokens of a sequence in one step, up to which sequences are computed side by side
@@ -74,8 +74,9 @@ class Lanes:
 
     # --- one step -------------------------------------------------------------------------------------------------
 
-    def begin(self, slices: Several[Slice], alibi: Tensor | None) -> None:
-        """Prepare a step whose rows are the tokens of `slices`, one slice after the other."""
+    def begin(self, works: Several[Work], alibi: Tensor | None) -> None:
+        """Prepare a step whose rows are the tokens of `works`, one after the other."""
+        slices = [Slice(work.sequence.lane, work.sequence.computed, work.count) for work in works]
         self._grow(max(start + count for _, start, count in slices))
         G, S = self.config.kv_heads, self.keys.size(3)
         lane = self._integers([lane for lane, _, count in slices for _ in range(count)])                    # (N,)

@@ -9,11 +9,13 @@ import torch
 from small_gpt import BOLD, VARIANTS, VOCAB, asked, finished, made_gpt
 
 from kernels.quantization import quantize_int8
+from minigpt.engine import forward
 from minigpt.engine.choose import Choices
 from minigpt.engine.config import EngineConfig, SamplingConfig
 from minigpt.engine.engine import Engine
 from minigpt.engine.generate import generate
 from minigpt.engine.integer_linear import IntegerLinear
+from minigpt.engine.paged import Paged
 from minigpt.engine.request import Answer, Request
 from minigpt.grammar.constraint import Constraint
 from minigpt.grammar.json_schema import json_schema
@@ -34,6 +36,18 @@ def test_every_request_in_a_crowd_gets_what_generate_gives(variant):
         alone = list(generate(gpt, request.prompt, BOLD, generator=generator(request.seed)))
         assert answer.tokens == alone and answer.reason == "length"
         assert len(set(alone)) > 3
+
+
+@pytest.mark.parametrize("variant", sorted(set(VARIANTS) - {"alibi"}))
+def test_the_pages_of_a_gpu_hold_what_lanes_do(variant, monkeypatch):
+    """The memory for `kernels.decode_attention`, here with the kernel's twin in torch."""
+    monkeypatch.setattr(forward, "Lanes", lambda config, lanes, pages, page, like, rows: Paged(config, pages, page, like))
+    gpt = made_gpt(**VARIANTS[variant], context_length=32)
+    small = EngineConfig(max_batch=3, page=4, chunk=7, chunk_beside=5, cache_tokens=60, drafts=2)
+    common = [5, 9, 2, 7, 7, 1, 3, 30, 12, 4]
+    requests = [asked(common[:n] + [j], seed=j) for j, n in enumerate([1, 5, 9, 10, 7, 9])]
+    for request, answer in zip(requests, finished(Engine(gpt, small), requests), strict=True):
+        assert answer.tokens == list(generate(gpt, request.prompt, BOLD, generator=generator(request.seed)))
 
 
 # --- the promise --------------------------------------------------------------------------------------------------

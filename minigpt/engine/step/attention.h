@@ -35,7 +35,7 @@ INLINE float keep(const Model *m, const float *x, int n, void *memory, long at, 
 }
 
 /* Where a page holds layer and head: in units of a head's part of a page. */
-INLINE long part(const Model *m, int page, int layer, int g) { return ((long)page * m->layers + layer) * m->G + g; }
+INLINE long part(const Model *m, int page, int layer, int g) { return ((long)layer * m->held + page) * m->G + g; }
 
 /* Queries that look at the same keys: neighbours in a text, heads that share keys. */
 typedef struct {
@@ -185,8 +185,8 @@ static void attention(const Model *m, const Step *s, const Block *b, int layer) 
     float *scores = m->scores;
 #endif
     #pragma omp for schedule(static)
-    for (int item = 0; item < s->tiles * G; item++) {                 /* one head's keys stay in the cache for all rows */
-        const int g = item / s->tiles, tile = item % s->tiles, from = s->tile[tile], count = (s->tile[tile + 1] - from) * shared;
+    for (int item = 0; item < s->tiles * G; item++) {
+        const int tile = item / G, g = item % G, from = s->tile[tile], count = (s->tile[tile + 1] - from) * shared;
         for (int i = 0; i < count; i += TOGETHER) {
             Query query[TOGETHER];
             int n = 0;

@@ -26,7 +26,7 @@ typedef struct {
 } Block;
 
 typedef struct {
-    int32_t layers, C, H, G, D, F, context, window, mlp, cache, page;
+    int32_t layers, C, H, G, D, F, context, window, mlp, cache, page, held;  /* held: pages */
     int32_t of_embedding, group;                    /* kind; numbers with one scale */
     const void *embedding;       /* (V, C) floats or bytes, or (V, C/2) */
     const float *row_scales;     /* of integers: (V, C/group) */
@@ -37,8 +37,8 @@ typedef struct {
     const Block *blocks;
     Norm final_norm;
     Linear head;
-    void *keys, *values;         /* (pages, layers, G, D, page) and (pages, layers, G, page, wide D) */
-    float *key_scale, *value_scale;                 /* int8: (pages, layers, G, page) */
+    void *keys, *values;         /* (layers, pages, G, D, page) and (layers, pages, G, page, wide D) */
+    float *key_scale, *value_scale;                 /* int8: (layers, pages, G, page) */
     float *x, *h, *q, *k, *v, *y, *gate, *up, *row_scale, *scores;  /* room for the rows of a step */
     int8_t *numbers;             /* rows in eight bits */
 } Model;
@@ -48,7 +48,7 @@ typedef struct {
     const int32_t *ids, *position;   /* (rows,) */
     const int32_t *table;            /* (rows,): where the row's pages stand in `pages` */
     const int32_t *pages;
-    const int32_t *tile;             /* (tiles + 1,): where rows of one sequence begin, a few at a time, and the end */
+    const int32_t *tile;             /* (tiles + 1,): where some rows of one sequence begin; and the end */
     const int32_t *which;            /* (wanted,): the rows whose logits are wanted */
     float *logits;                   /* (wanted, V) */
 } Step;

@@ -1,0 +1,67 @@
+"""Keys and values that stay where they were computed: in pages, found by their numbers.
+
+Nothing is copied when a beginning is remembered or a sequence ends. `InPlace` is what every such memory does for the
+scheduler; `Paged` is the one for a GPU, where `kernels.decode_attention` finds its way through pages.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+import kernels
+from minigpt.engine.scheduler import Sequence as Running
+from minigpt.engine.scheduler import Work
+from minigpt.model.config import GPTConfig
+
+
+class InPlace:
+    """A `Store` whose tensors have the page in their second dimension: (L, pages, ...)."""
+
+    def __init__(self, arrays: dict[str, Tensor]) -> None:
+        self.arrays = arrays
+
+    def fetch(self, page: int, count: int, sequence: Running) -> None:
+        """A page remembered in full is simply used; the beginning of another is copied to the sequence's own."""
+        own = sequence.pages[-1]
+        if own != page:
+            for array in self.arrays.values():
+                array[:, own] = array[:, page]
+
+    def file(self, lane: int, start: int, count: int, page: int) -> None:
+        """They lie there already."""
+
+    def clear(self, lane: int) -> None:
+        """Nothing to do: what a row may not see is not looked at."""
+
+
+class Paged(InPlace):
+    """Keys and values (L, pages, G, page, D), and attention to them. Every row of a step is a query of its own."""
+
+    def __init__(self, config: GPTConfig, pages: int, page: int, like: Tensor) -> None:
+        """`like`: in which dtype and on which device."""
+        shape = (config.n_layer, pages, config.kv_heads, page, config.dims_per_head)
+        super().__init__({"keys": like.new_zeros(shape), "values": like.new_zeros(shape)})
+        self.page, self.window, self.device = page, config.window, like.device
+
+    def begin(self, works: Sequence[Work], alibi: Tensor | None) -> None:
+        """Prepare a step whose rows are the tokens of `works`, one after the other."""
+        assert alibi is None, "the kernel knows no slopes: Lanes do"
+        positions = [work.sequence.computed + i for work in works for i in range(work.count)]
+        self.position = torch.tensor(positions, device=self.device)                                     # (N,)
+        self.lengths = (self.position + 1).int()
+        widest = max(len(work.sequence.pages) for work in works)
+        tables = [work.sequence.pages + [0] * (widest - len(work.sequence.pages)) for work in works]
+        counts = torch.tensor([work.count for work in works])
+        table = torch.tensor(tables, dtype=torch.int32).repeat_interleave(counts, 0)                    # (N, pages)
+        self.table = table.to(self.device)
+        self.where = self.table.gather(1, (self.position // self.page)[:, None])[:, 0].long()           # (N,) pages
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Store the step's keys and values, then attend. q (N, H, D), k and v (N, G, D) -> (N, H, D)."""
+        keys, values = self.arrays["keys"][layer], self.arrays["values"][layer]                         # (P, G, page, D)
+        place = self.position % self.page
+        keys[self.where, :, place] = k.to(keys.dtype)
+        values[self.where, :, place] = v.to(values.dtype)
+        y = kernels.decode_attention(q.to(keys.dtype), keys, values, self.table, self.lengths, window=self.window)
+        return y.to(q.dtype)

@@ -67,7 +67,7 @@ WAYS: dict[str, Callable[[Table], nn.Module]] = {"int8": widened, "int4": lambda
 
 
 def for_engine(model: GPT) -> list[Choice]:
-    """See that an integer model is computed as fast as it can be here; returns what was chosen for that, if anything."""
+    """See that an integer model is computed as fast as it can be here; returns what had to be chosen for that."""
     return choose(model) if uncovered(model, EngineConfig()) else []
 
 

@@ -9,7 +9,6 @@ Weights are copied into panels, so that one load brings 16 outputs' weights and 
 Everything a step writes to is set aside when the engine is made.
 """
 
-import ctypes
 from collections.abc import Sequence
 from ctypes import POINTER, Structure, byref, c_float, c_int32, c_void_p
 
@@ -44,7 +43,7 @@ CACHES = {"weights": FLOAT32, "float32": FLOAT32, "bfloat16": BFLOAT16, "int8": 
 LAYERS = (nn.Linear, IntegerLinear, PackedLinear)
 
 
-# --- the structures of step/model.h, field by field ----------------------------------------------------------------------
+# --- the structures of step/model.h, field by field -------------------------------------------------------------------
 
 
 class _Linear(Structure):
@@ -64,7 +63,8 @@ class _Block(Structure):
 
 class _Model(Structure):
     _fields_ = (
-        [(name, c_int32) for name in ("layers", "C", "H", "G", "D", "F", "context", "window", "mlp", "cache", "page", "held")]
+        [(name, c_int32) for name in ("layers", "C", "H", "G", "D", "F", "context", "window", "mlp", "cache")]
+        + [(name, c_int32) for name in ("page", "held")]
         + [("of_embedding", c_int32), ("group", c_int32), ("embedding", c_void_p), ("row_scales", c_void_p)]
         + [("embedding_scale", c_float)]
         + [(name, c_void_p) for name in ("start", "cos", "sin", "alibi")]

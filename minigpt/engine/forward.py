@@ -30,7 +30,10 @@ Rows = Callable[[Tensor], Tensor]  # (N, some width) -> (N, some width)
 
 
 class Forward:
-    """ids in, logits out, keys and values in lanes, or in a GPU's pages. Weights are read when it is made: after training, make anew."""
+    """ids in, logits out, keys and values in lanes, or in a GPU's pages.
+
+    Weights are read when it is made: after training, make anew.
+    """
 
     def __init__(self, model: GPT, config: EngineConfig, pages: int) -> None:
         like = model.final_norm.weight

@@ -59,7 +59,7 @@ class Paged(InPlace):
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Store the step's keys and values, then attend. q (N, H, D), k and v (N, G, D) -> (N, H, D)."""
-        keys, values = self.arrays["keys"][layer], self.arrays["values"][layer]                         # (P, G, page, D)
+        keys, values = self.arrays["keys"][layer], self.arrays["values"][layer]                 # (pages, G, page, D)
         place = self.position % self.page
         keys[self.where, :, place] = k.to(keys.dtype)
         values[self.where, :, place] = v.to(values.dtype)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from minigpt.compress.choose import choose
+from minigpt.compress.choose import for_engine
 from minigpt.compress.folder import is_compressed, load_compressed
 from minigpt.engine.config import EngineConfig, SamplingConfig
 from minigpt.engine.engine import Engine
@@ -79,10 +79,19 @@ def _read_schema(file: Path) -> Any:
         raise ValueError(f"--schema {file} is not JSON: {error}") from None
 
 
-def preview(model: GPT, tokenizer: Tokenizer) -> str:
-    """A few lines out of nothing, to look at while a model trains; always drawn with the same seed."""
+def preview(model: GPT, tokenizer: Tokenizer, prompt: Sequence[int] = ()) -> str:
+    """A few lines, to look at while a model trains: the prompt, and what comes up to the next special token.
+
+    Out of nothing, if there is no prompt. Always drawn with the same seed.
+    """
     config = SamplingConfig(max_new_tokens=80, temperature=0.8, top_p=0.95)
-    return "".join(complete(Engine(model, EngineConfig(max_batch=1)), tokenizer, "", config))
+    request = Request(prompt=list(prompt) or [start_token(tokenizer)], sampling=config, seed=1,
+                      stop_ids=tuple(sorted(tokenizer.special_tokens.values())))  # fmt: skip
+    training = model.training
+    engine = Engine(model.eval(), EngineConfig(max_batch=1))
+    text = "".join(_characters(engine.follow(engine.submit(request)), tokenizer))
+    model.train(training)
+    return tokenizer.decode(prompt) + text
 
 
 def _watched(engine: Engine, answer: Answer, on_slide: Callable[[int], None] | None) -> Iterator[int]:
@@ -167,13 +176,18 @@ def load_run(folder: Path, machine: MachineConfig) -> tuple[GPT, Tokenizer]:
         where = torch.device(device.choose_device(machine.device).value)
         dtype = getattr(torch, device.choose_dtype(machine.dtype, where).value)
         model = load_pretrained(folder)
+    return model.to(where, dtype).eval(), load_tokenizer(folder, model)
+
+
+def load_tokenizer(folder: Path, model: GPT) -> Tokenizer:
+    """The tokenizer beside a model. Raises: ValueError if it has more tokens than the model."""
     tokenizer = Tokenizer.load(folder)
     if tokenizer.n_vocab > model.config.vocab_size:
         raise ValueError(
             f"{folder}: its tokenizer has {tokenizer.n_vocab} tokens but its model only {model.config.vocab_size}: "
             f"they do not belong together"
         )
-    return model.to(where, dtype).eval(), tokenizer
+    return tokenizer
 
 
 def parameter_count(model: GPT) -> int:
@@ -189,7 +203,7 @@ def _integers(folder: Path, machine: MachineConfig) -> GPT:
             f"not with --device {machine.device} --dtype {machine.dtype}"
         )
     model = load_compressed(folder)
-    choose(model)
+    for_engine(model)
     return model
 
 

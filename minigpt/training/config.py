@@ -1,14 +1,21 @@
 """How long and how often; and all settings of one run in one place."""
 
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
-from minigpt.batches.config import BatchConfig
+from minigpt.batches.config import BatchConfig, RowConfig
 from minigpt.corpus.config import CorpusConfig
 from minigpt.model.config import GPTConfig
 from minigpt.optim.config import OptimConfig
 from minigpt.runtime.config import MachineConfig
 from minigpt.tokenizer.config import TokenizerConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from minigpt.runtime.distributed import Group
+    from minigpt.training.stage import Prepared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,18 +36,61 @@ class TrainConfig:
             raise ValueError(f"--sample-every {self.sample_every}: choose 0 (never) or a number of steps")
 
 
+class StageConfig(Protocol):
+    """What a preset puts at `run.stage`: the settings of one kind of training, and the way to its code.
+
+    A frozen dataclass beside that code, in a file without torch: `prepare` imports the code when it is called. So the
+    rooms behind this one bring stages of their own, and neither this room nor train.py has to know them.
+    """
+
+    name: ClassVar[str]
+
+    def prepare(
+        self, run: "RunConfig", group: "Group", dtype: "torch.dtype", checkpoint: Path | None
+    ) -> "Prepared":
+        """The stage for this run: begun anew, or (with a checkpoint) with the weights that lie there."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """The first stage has no settings of its own: those of the run are its."""
+
+    name: ClassVar[str] = "pretrain"
+
+    def prepare(self, run: "RunConfig", group: "Group", dtype: "torch.dtype", checkpoint: Path | None) -> "Prepared":
+        """Next-token prediction on packed text."""
+        from minigpt.training import pretrain
+
+        return pretrain.open_stage(run, group, dtype, checkpoint)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inherited:
+    """In the place of settings that come with the base model: nothing to choose, so no flag.
+
+    So it is with corpus and tokenizer in all stages but the first.
+    """
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Everything that decides a run. A preset is a function that returns one."""
 
+    kind: str = "pretrain"  # the kind of training; the preset chooses it
     out_dir: str  # the run's own folder
     init: str | None = None  # begin from a folder with config.json and model.safetensors, or from hf:NAME
     resume: Literal["auto", "never"] = "auto"  # auto: continue what --out-dir holds; never: want a new folder
     overwrite: bool = False  # discard the run that --out-dir holds and begin again
     machine: MachineConfig
-    corpus: CorpusConfig
-    tokenizer: TokenizerConfig
-    batches: BatchConfig
+    corpus: CorpusConfig | Inherited
+    tokenizer: TokenizerConfig | Inherited
+    batches: BatchConfig | RowConfig
     model: GPTConfig
     optim: OptimConfig
     train: TrainConfig
+    stage: StageConfig = PretrainConfig()
+
+    def __post_init__(self) -> None:
+        if self.kind != self.stage.name:
+            raise ValueError(f"--kind {self.kind}: this preset is of kind {self.stage.name}; choose another preset")

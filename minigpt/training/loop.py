@@ -27,6 +27,8 @@ from minigpt.runtime.seeding import seed_step
 from minigpt.training.config import RunConfig
 from minigpt.training.stage import Metrics, Stage, to_device
 
+SCORES = {"loss": "held-out loss {:.4f}", "perplexity": "perplexity {:.2f}", "bits_per_byte": "{:.3f} bits per byte"}
+
 
 @dataclass
 class Progress:
@@ -210,8 +212,9 @@ def _smooth(mean: float, value: float) -> float:
 
 
 def _score_line(step: int, train_loss: float, scores: Metrics) -> str:
-    return (f"step {step}: train loss {train_loss:.3f}, held-out loss {scores['loss']:.4f}, "
-            f"perplexity {scores['perplexity']:.2f}, {scores['bits_per_byte']:.3f} bits per byte")  # fmt: skip
+    """All scores of a stage, those that every stage may have in their usual words."""
+    words = [SCORES.get(name, f"{name.replace('_', ' ')} {{:.4g}}").format(value) for name, value in scores.items()]
+    return ", ".join([f"step {step}: train loss {train_loss:.3f}", *words])
 
 
 def _framed(text: str) -> str:

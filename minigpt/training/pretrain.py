@@ -30,7 +30,7 @@ from minigpt.tokenizer import Tokenizer
 from minigpt.training.config import RunConfig
 from minigpt.training.evaluate import evaluate
 from minigpt.training.run_folder import DATA, RECEIPT
-from minigpt.training.stage import Loss, Metrics, Stage, to_device
+from minigpt.training.stage import Loss, Metrics, Prepared, Stage, to_device
 
 TOKENIZER_SAMPLE = 100_000_000  # characters: what a BPE learns has settled long before
 COMPARED = 30_000_000           # bytes: compressing more held-out text with xz -9e takes minutes
@@ -191,6 +191,29 @@ def build_model(run: RunConfig, tokenizer: Tokenizer, checkpoint: Path | None) -
 
 
 # --- the stage ----------------------------------------------------------------------------------------------------
+
+
+def open_stage(run: RunConfig, group: Group, dtype: torch.dtype, checkpoint: Path | None) -> Prepared:
+    """All that train.py needs: data, model, stage."""
+    data = prepare_data(run, group)
+    gpt = build_model(run, data.tokenizer, checkpoint).to(group.device)
+
+    def outcome(scores: Metrics) -> list[str]:
+        rivals = "".join(f"    {name} {bits:.3f}" for name, bits in data.compressed.items() if name != "bytes")
+        return [f"held-out text: loss {scores['loss']:.4f} nats per token, perplexity {scores['perplexity']:.2f}",
+                f"  bits per byte    this model {scores['bits_per_byte']:.3f}{rivals}"]  # fmt: skip
+
+    return Prepared(
+        stage=prepare(run, gpt, data, group, dtype),
+        trained=gpt,
+        gpt=gpt,
+        tokenizer=data.tokenizer,
+        prompt=[],
+        material=f"{len(data.train):,} tokens to learn from, {len(data.val):,} held out ({run.corpus.data})",
+        epoch_tokens=len(data.train),
+        outcome=outcome,
+        try_it=f'python sample.py --run {run.out_dir} --prompt "def "',
+    )
 
 
 def prepare(run: RunConfig, gpt: GPT, data: Data, group: Group, dtype: torch.dtype) -> Stage:

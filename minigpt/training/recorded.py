@@ -76,7 +76,7 @@ def read_record(folder: str | Path) -> Record:
     if not train:
         raise ValueError(f"{folder / FILE} holds no step yet; start the run, or resume it, with train.py")
     prepared = folder / "data" / "prepared.json"
-    compressed = _read_json(prepared)["compressed"] if prepared.exists() else {}
+    compressed = _read_json(prepared).get("compressed", {}) if prepared.exists() else {}
     held_out = [event for event in events if event["split"] in ("val", "final")]
     return Record(folder, settings, train, held_out, compressed)
 
@@ -97,7 +97,7 @@ def comparable(record: Record) -> dict[str, Any]:
 
 def held_out_losses(record: Record) -> dict[int, float]:
     """Held-out loss by step, where it was finite."""
-    return {event["step"]: event["loss"] for event in record.held_out if event["loss"] is not None}
+    return {event["step"]: event["loss"] for event in record.held_out if event.get("loss") is not None}
 
 
 # --- a run beside a band ------------------------------------------------------------------------------------
@@ -115,6 +115,7 @@ def find_band(record: Record, folder: Path = BANDS) -> Band | None:
 
 
 def _defaults() -> Iterator[tuple[str, Any]]:
+    yield "kind", "pretrain"
     for group in (CorpusConfig, TokenizerConfig, BatchConfig, GPTConfig, OptimConfig, TrainConfig, MachineConfig):
         yield from ((field.name, field.default) for field in fields(group) if field.default is not MISSING)
 

@@ -86,7 +86,7 @@ def _state(record: Record) -> str:
 
 
 def _tiles(record: Record) -> str:
-    """Where the run stands, in five figures."""
+    """Where the run stands, in five figures, and the scores that only its stage has."""
     latest = record.held_out[-1] if record.held_out else {}
     if not latest:
         judged = f"first look at step {record.settings['train']['eval_every']:,}"
@@ -97,10 +97,13 @@ def _tiles(record: Record) -> str:
     rivals = [f"{name} {bits:.2f}" for name, bits in record.compressed.items() if name != "bytes"]
     tokens = record.train[-1]["tokens"]
     memory = f"at most {latest['mem'] / 1e9:.1f} GB held" if latest.get("mem") else ""
+    usual = ("step", "split", "mem", "loss", "perplexity", "bits_per_byte")
     return "".join([
         _tile("held-out loss", _number(latest, "loss", ".3f"), judged),
         _tile("perplexity", _number(latest, "perplexity", ".2f"), "e to the loss"),
         _tile("bits per byte", _number(latest, "bits_per_byte", ".3f"), ", ".join(rivals)),
+        *(_tile(escape(name.replace("_", " ")), _number(latest, name, ".3g"), "") for name in latest
+          if name not in usual),
         _tile("minutes", _minutes(record), memory),
         _tile("tokens", _large(tokens), f"{tokens / record.train[-1]['step']:,.0f} a step"),
     ])  # fmt: skip
@@ -205,7 +208,7 @@ def _ends(values: Values) -> str:
 def _settings(settings: dict[str, Any]) -> str:
     """Group by group, each as the flag that sets it."""
     own = {name: value for name, value in settings.items() if not isinstance(value, dict)}
-    groups = {"run": own} | {name: value for name, value in settings.items() if isinstance(value, dict)}
+    groups = {"run": own} | {name: value for name, value in settings.items() if isinstance(value, dict) and value}
     return "".join(
         f"<tbody><tr><th colspan=2 scope=rowgroup>{escape(name)}</th></tr>\n{_rows(flat(group))}</tbody>\n"
         for name, group in groups.items()

@@ -6,13 +6,14 @@ import shutil
 from pathlib import Path
 
 from minigpt import config as settings
-from minigpt.runtime.checkpoint import checkpoints, newest_whole, remove_leftovers, write_json
+from minigpt.runtime.checkpoint import checkpoints, newest_whole, read_json, remove_leftovers, write_json
 from minigpt.training.config import RunConfig
 
 RUN, DATA, RECEIPT = "run.json", "data", "prepared.json"  # the receipt says what the data was made from
 # Everything that a run writes, for --overwrite: nothing else in the folder is ever touched.
 OURS = (RUN, "metrics.jsonl", "report.html", "config.json", "generation_config.json", "model.safetensors",
-        "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+        "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
+        "adapter_config.json", "adapter_model.safetensors")
 
 
 def open_run(run: RunConfig) -> Path | None:
@@ -42,12 +43,42 @@ def write_run(run: RunConfig) -> None:
 
 
 def read_run(folder: Path, defaults: RunConfig) -> RunConfig:
-    """The settings that a run was started with."""
+    """The settings that a run was started with.
+
+    Raises: ValueError if they are damaged, or of another kind of training than `defaults`.
+    """
     try:
         data = json.loads((folder / RUN).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{folder / RUN} is damaged ({error}); --overwrite begins again") from None
+    kind = data.get("kind", "pretrain") if isinstance(data, dict) else defaults.kind
+    if kind != defaults.kind:
+        raise ValueError(f"{folder} holds a run of kind {kind}, not {defaults.kind}; choose another --out-dir, or "
+                         "begin again with --overwrite")  # fmt: skip
     return settings.from_dict(defaults, data, str(folder / RUN))
+
+
+def run_home(folder: Path) -> Path | None:
+    """The folder with a run's settings: this one, or the one above a checkpoint; None if it is no run's."""
+    folder = folder.resolve()
+    return next((home for home in (folder, folder.parent) if (home / RUN).exists()), None)
+
+
+def text_home(folder: Path) -> Path | None:
+    """The run of pre-training behind a run, whose text the model has read; None where it is gone, or a stranger's.
+
+    A later stage names in its run.json what it began with, and so back to the first.
+    """
+    seen: set[Path] = set()
+    while (home := run_home(folder)) is not None and home not in seen:
+        seen.add(home)
+        settings = read_json(home / RUN)
+        if settings.get("kind", "pretrain") == "pretrain":
+            return home if (home / DATA).exists() else None
+        if settings["init"] is None:  # a model that never read a text, only problems
+            return None
+        folder = Path(settings["init"])
+    return None
 
 
 def discard(folder: Path) -> None:

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from minigpt.batches.loader import Batch
+from minigpt.model.gpt import GPT
+from minigpt.tokenizer import Tokenizer
 
 Metrics = dict[str, float]
 
 
 class Loss(NamedTuple):
-    """What an objective returns: the scalar to descend, and what is worth logging beside it."""
+    """What an objective returns: the scalar to descend, and what is worth logging beside it, "loss" among it."""
 
     value: Tensor  # ()
     metrics: Metrics
@@ -43,6 +45,20 @@ class Stage(NamedTuple):
     objective: Callable[[nn.Module, Batch], Loss]
     evaluate: Callable[[nn.Module, int | None], Metrics]  # on so many batches; None: on all that was held out
     save: Callable[[Path], None]                          # weights, config, tokenizer: what makes a checkpoint a model
+
+
+class Prepared(NamedTuple):
+    """A stage that can begin, and what a person wants to know about it."""
+
+    stage: Stage
+    trained: nn.Module                           # without wrappers; the optimizer moves what asks for a gradient
+    gpt: GPT                                     # the language model in it: what is described, and what samples
+    tokenizer: Tokenizer
+    prompt: list[int]                            # what samples begin with; none: out of nothing
+    material: str                                # what there is to learn from, in one line
+    epoch_tokens: int | None                     # how many tokens that is; None where it has no end
+    outcome: Callable[[Metrics], list[str]]      # the last scores in words
+    try_it: str                                  # the command that shows what was learnt
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

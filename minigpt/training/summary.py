@@ -4,7 +4,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from minigpt.model.gpt import GPT
+import torch
+
 from minigpt.model.pretrained import export_problem
 from minigpt.runtime import device
 from minigpt.runtime.distributed import Group
@@ -12,27 +13,30 @@ from minigpt.runtime.logbook import read_events
 from minigpt.training.config import RunConfig
 from minigpt.training.estimate import memory_estimate
 from minigpt.training.loop import Progress, read_state
-from minigpt.training.pretrain import Data
+from minigpt.training.stage import Prepared
 
 GB = 1e9
 
 
-def before(run: RunConfig, gpt: GPT, data: Data, dtype: str, group: Group) -> str:
+def before(run: RunConfig, prepared: Prepared, dtype: torch.dtype, group: Group) -> str:
     """What will be trained on what, where, and whether it will fit."""
-    config = gpt.config
-    n_params = sum(parameter.numel() for parameter in gpt.parameters())
+    config = prepared.gpt.config
+    parameters = list(prepared.trained.parameters())
+    n_params, n_trained = sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
     per_step = run.batches.batch_size * run.train.accumulate * config.context_length
     total = per_step * run.train.max_steps
+    passes = f", {total / prepared.epoch_tokens:.1f} times the data" if prepared.epoch_tokens else ""
     lines = [
         f"model     {n_params:,} parameters: {config.n_layer} layers, {config.n_head} heads, {config.n_embd} wide, "
         f"vocabulary {config.vocab_size:,}, context {config.context_length}",
-        f"data      {len(data.train):,} tokens to learn from, {len(data.val):,} held out ({run.corpus.data})",
-        f"run       {run.train.max_steps:,} steps of {per_step:,} tokens, "
-        f"{total / len(data.train):.1f} times the data, into {run.out_dir}",
+        f"data      {prepared.material}",
+        f"run       {run.train.max_steps:,} steps of {per_step:,} tokens{passes}, into {run.out_dir}",
         f"machine   {group.device}, {dtype}, {group.world} process{'es' * (group.world > 1)}, "
         f"{device.set_threads(None)} threads",
-        _memory(memory_estimate(gpt, run, dtype, group.world), device.free_memory(group.device)),
+        _memory(memory_estimate(prepared.gpt, run, dtype, group.world), device.free_memory(group.device)),
     ]
+    if n_trained < n_params:
+        lines.insert(1, f"trained   {n_trained:,} parameters of these, {n_trained / n_params:.2%}")
     if problem := export_problem(config):
         lines.append(f"export    this shape cannot be opened by transformers: {problem}")
     return "\n".join(lines)
@@ -48,23 +52,21 @@ def _memory(needed: int, free: int | None) -> str:
     return line
 
 
-def after(run: RunConfig, progress: Progress, data: Data) -> str:
-    """The last scores, beside what general compressors need for the same text, and what to type next."""
+def after(run: RunConfig, progress: Progress, prepared: Prepared) -> str:
+    """The last scores, in the stage's own words, and what to type next."""
     final = [event for event in read_events(Path(run.out_dir)) if event["split"] == "final"][-1]
-    rivals = "".join(f"    {name} {bits:.3f}" for name, bits in data.compressed.items() if name != "bytes")
     longer = f"python train.py{_arguments('--overwrite', '--max-steps')} --max-steps {2 * run.train.max_steps}"
     lines = [
         "",
         f"done: {progress.step:,} steps, {progress.tokens:,} tokens, {progress.seconds / 60:.1f} minutes"
         + (f", {progress.skipped} steps skipped (not finite)" if progress.skipped else ""),
-        f"held-out text: loss {final['loss']:.4f} nats per token, perplexity {final['perplexity']:.2f}",
-        f"  bits per byte    this model {final['bits_per_byte']:.3f}{rivals}",
+        *prepared.outcome(final),
         "",
         "next:",
-        f"  python sample.py --run {run.out_dir} --prompt \"def \"",
+        f"  {prepared.try_it}",
         f"  {longer}     to train on",
         f"  python -m minigpt report {run.out_dir}     to see the curves",
-    ]  # fmt: skip
+    ]
     return "\n".join(lines)
 
 

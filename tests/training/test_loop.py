@@ -198,6 +198,15 @@ def test_the_last_look_takes_all_held_out_text(tmp_path):
     assert looks == [(10, "val", 0.0), (20, "final", 1.0)]
 
 
+def test_a_stage_may_have_scores_of_its_own(tmp_path, capsys):
+    """A reward model has an accuracy and no perplexity; each score is shown, and goes to the logbook."""
+    stage, optimizer, run = make(tmp_path, max_steps=2)
+    stage = stage._replace(evaluate=lambda model, limit: {"accuracy": 0.75, "kl_per_token": 0.01})
+    fit(stage, optimizer, run, ALONE, scaler=LossScaler(enabled=False))
+    assert "accuracy 0.75, kl per token 0.01" in capsys.readouterr().err
+    assert read_events(tmp_path)[-1]["accuracy"] == 0.75
+
+
 def test_another_machine_is_said(tmp_path, capsys):
     """Bit for bit holds on the same machine, threads and torch only: a difference must not pass in silence."""
     train(tmp_path / "a", max_steps=5)

@@ -163,3 +163,5 @@ def test_the_memory_estimate_counts_what_it_says():
     assert memory_estimate(model, run, torch.float32, world=1) == expected
     assert memory_estimate(model, run, torch.bfloat16, world=1) < expected
     assert memory_estimate(model, run, torch.float32, world=2) < expected
+    model.requires_grad_(False)  # frozen weights have neither gradient nor moments
+    assert memory_estimate(model, run, torch.float32, world=1) == expected - n_params * 4 * 3

@@ -111,6 +111,23 @@ def test_the_final_figures_stand_on_top(page):
     assert "xz -9e 1.90, gzip -9 2.20" in page and "Finished: 40 steps." in page
 
 
+def test_a_stage_may_have_scores_of_its_own(tmp_path):
+    """A reward model has an accuracy and no perplexity; a fine-tuned one was made from no corpus of its own."""
+    folder = make_run(tmp_path / "run")
+    settings = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(settings | {"corpus": {}, "tokenizer": {}, "kind": "reward"}))
+    (folder / "data" / "prepared.json").write_text("{}")
+    events = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for event in events:
+        if event["split"] != "train":
+            del event["loss"], event["perplexity"], event["bits_per_byte"]
+            event["accuracy"] = 0.75
+    write_events(folder, events)
+    tiles = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)<small>", page_of(folder)))
+    assert tiles["accuracy"] == "0.75" and tiles["held-out loss"] == tiles["perplexity"] == "–"
+    assert "rowgroup>corpus" not in page_of(folder)
+
+
 def test_names_and_settings_are_shown_as_text(page):
     """A folder's name may hold what HTML reads as markup; settings stand as they would be typed."""
     assert "<h1>quick &amp; quiet</h1>" in page

@@ -75,6 +75,24 @@ def test_overwrite_discards_the_run_and_nothing_else(run, tmp_path):
     assert sorted(path.name for path in folder.rglob("*")) == ["data", "mine.txt", "notes.txt"]
 
 
+def test_a_run_from_before_there_were_stages_is_gone_on_with(run, tmp_path):
+    """Its run.json says neither kind nor stage: it can only be pre-training."""
+    write_run(run)
+    file = tmp_path / "run" / "run.json"
+    settings = files.read_json(file)
+    del settings["kind"], settings["stage"]
+    files.write_json(file, settings)
+    made = files.save_checkpoint(tmp_path / "run", 5, lambda folder: (folder / "weights").write_bytes(b"w"))
+    assert open_run(run) == made
+
+
+def test_a_run_of_another_kind_is_named(run, tmp_path):
+    """Its settings are others: to compare them one by one would name the wrong one."""
+    write_run(run)
+    with pytest.raises(ValueError, match="holds a run of kind pretrain, not sft"):
+        open_run(replace(presets.sft(), out_dir=run.out_dir))
+
+
 @pytest.mark.parametrize("make", [lambda p: p.write_text("a file"), lambda p: (p.mkdir(), (p / "thesis.doc").touch())])
 def test_a_folder_with_other_things_in_it_is_refused(run, tmp_path, make):
     """--out-dir . in the wrong place should not mix a run into somebody's work."""

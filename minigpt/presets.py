@@ -3,20 +3,36 @@
     python train.py quick                    a few minutes on a laptop, on text that every Python carries
     python train.py nanogpt-char --data FILE the classic: characters of Shakespeare, at nanoGPT's CPU shape
     python train.py gpt2-124m --data FOLDER  GPT-2's shape, for a GPU
+    python train.py sft --data my.jsonl      from completing text to following requests, by conversations
+    python train.py tasks                    from nothing to fourteen kinds of problems that a rule can judge
+    python train.py lora --init out/sft      the same with adapters: a hundredth of the parameters learns
+    python train.py reward                   a model that says which of two answers is better
+    python train.py dpo                      answers that are liked, from pairs
 """
 
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from minigpt import config
-from minigpt.batches.config import BatchConfig
+from minigpt.alignment.config import (
+    AnswerRowConfig,
+    DPOConfig,
+    GRPOConfig,
+    PairBatchConfig,
+    PairsConfig,
+    PPOConfig,
+    RewardConfig,
+)
+from minigpt.batches.config import BatchConfig, RowConfig
 from minigpt.corpus.config import CorpusConfig
+from minigpt.finetune.config import LoraConfig, SFTConfig, TasksConfig
 from minigpt.model.config import GPTConfig
 from minigpt.optim.config import OptimConfig
 from minigpt.runtime.config import MachineConfig
 from minigpt.tokenizer.config import TokenizerConfig
-from minigpt.training.config import RunConfig, TrainConfig
+from minigpt.training.config import Inherited, RunConfig, TrainConfig
 
 
 def quick() -> RunConfig:
@@ -67,16 +83,125 @@ def gpt2_124m() -> RunConfig:
     )  # fmt: skip
 
 
+def sft() -> RunConfig:
+    """What `quick` has made learns to answer, by the project's own lessons or by a file of conversations."""
+    return RunConfig(
+        kind="sft",
+        out_dir="out/sft",
+        init="out/quick",
+        machine=MachineConfig(),
+        corpus=Inherited(),
+        tokenizer=Inherited(),
+        batches=RowConfig(batch_size=8),
+        model=GPTConfig(),
+        optim=OptimConfig(lr=2e-3, warmup_steps=20, weight_decay=0.0),
+        train=TrainConfig(max_steps=600, eval_every=150, eval_batches=10, save_every=150, sample_every=200),
+        stage=SFTConfig(),
+    )
+
+
+def lora() -> RunConfig:
+    """Another file of conversations for a model that chats already, by adapters alone."""
+    run = sft()
+    return replace(
+        run,
+        kind="lora",
+        out_dir="out/lora",
+        init="out/sft",
+        optim=replace(run.optim, optimizer="adamw", lr=2e-3, beta2=0.999),
+        stage=LoraConfig(lora_rank=2, lora_alpha=4.0, of=SFTConfig()),  # of small matrices, 2 is 1.4 %
+    )
+
+
+def tasks() -> RunConfig:
+    """A small GPT learns fourteen kinds of problems from nothing, in half an hour of one thread."""
+    return RunConfig(
+        kind="tasks",
+        out_dir="out/tasks",
+        machine=MachineConfig(threads=1),
+        corpus=Inherited(),
+        tokenizer=TokenizerConfig(pattern="gpt2"),
+        batches=RowConfig(batch_size=8),
+        model=GPTConfig(vocab_size=1045, context_length=128, n_layer=4, n_head=4, n_embd=128, mlp_width=256),
+        optim=OptimConfig(lr=5e-3, min_lr_ratio=0.0, warmup_steps=30, weight_decay=0.0),
+        train=TrainConfig(max_steps=8500, eval_every=500, save_every=500, sample_every=0),
+        stage=TasksConfig(growing=40_000),
+    )
+
+
+def reward() -> RunConfig:
+    """What `sft` has made, with one number for a head, learns which of two answers is better."""
+    return RunConfig(
+        kind="reward",
+        out_dir="out/reward",
+        init="out/sft",
+        machine=MachineConfig(),
+        corpus=Inherited(),
+        tokenizer=Inherited(),
+        batches=PairBatchConfig(batch_size=16),
+        model=GPTConfig(),
+        optim=OptimConfig(lr=1e-3, warmup_steps=20, weight_decay=0.0),
+        train=TrainConfig(max_steps=500, eval_every=100, eval_batches=10, save_every=100, sample_every=0),
+        stage=RewardConfig(pairs=PairsConfig(examples=8_000), label_noise=0.1),  # the share in the project's own pairs
+    )
+
+
+def dpo() -> RunConfig:
+    """What `sft` has made learns from pairs which answers to prefer, without a reward model."""
+    run = reward()
+    return replace(
+        run,
+        kind="dpo",
+        out_dir="out/dpo",
+        optim=replace(run.optim, optimizer="adamw", lr=2e-4, beta2=0.999),
+        train=replace(run.train, max_steps=200, eval_every=50, eval_batches=5, sample_every=50),
+        stage=DPOConfig(),
+    )
+
+
+def grpo() -> RunConfig:
+    """What `sft` has made writes several answers to each problem, and the better ones become likelier."""
+    return RunConfig(
+        kind="grpo",
+        out_dir="out/grpo",
+        init="out/sft",
+        machine=MachineConfig(),
+        corpus=Inherited(),
+        tokenizer=Inherited(),
+        batches=AnswerRowConfig(batch_size=128),
+        model=GPTConfig(),
+        optim=OptimConfig(
+            optimizer="adamw", lr=3e-4, schedule="constant", warmup_steps=4, weight_decay=0.0, beta2=0.99
+        ),
+        train=TrainConfig(max_steps=160, eval_every=40, eval_batches=5, save_every=40, sample_every=0),
+        stage=GRPOConfig(),
+    )
+
+
+def ppo() -> RunConfig:
+    """The same with a critic in the place of groups, and against a verifier or what `reward` has made."""
+    return replace(grpo(), kind="ppo", out_dir="out/ppo", stage=PPOConfig())
+
+
 PRESETS: dict[str, Callable[[], RunConfig]] = {
     "quick": quick,
     "nanogpt-char": nanogpt_char,
     "gpt2-124m": gpt2_124m,
+    "sft": sft,
+    "lora": lora,
+    "tasks": tasks,
+    "reward": reward,
+    "dpo": dpo,
+    "grpo": grpo,
+    "ppo": ppo,
 }
 
 USAGE = """\
 python train.py [preset] [--flag value ...]
 
-Train a GPT. Presets: quick (the default), nanogpt-char, gpt2-124m; [brackets] show this preset's values.
+Train a GPT. Presets: quick (the default), nanogpt-char, gpt2-124m; and for a trained one: sft, lora,
+reward, dpo, grpo, ppo.
+[brackets] show this preset's values: python train.py sft --help shows those of sft.
 The same line resumes a run that was stopped. --flag=value and --flag_name work too."""
 
 SHAPE = ("vocab_size", "n_layer", "n_head", "n_kv_head", "head_dim", "n_embd", "mlp_width", "position", "norm", "mlp",
@@ -97,10 +222,16 @@ def from_command_line(argv: Sequence[str] | None = None) -> RunConfig:
 
 
 def _with_init_shape(run: RunConfig, given: set[str]) -> RunConfig:
-    """With --init the shape comes with the weights; dropout and a shorter context may be asked for."""
+    """With --init the shape comes with the weights; dropout and a shorter context may be asked for.
+
+    Raises: ValueError for a flag of the shape; FileNotFoundError if there is no such folder.
+    """
     if clash := sorted(given & set(SHAPE)):
         flag = "--" + clash[0].replace("_", "-")
         raise ValueError(f"{flag} cannot be combined with --init: the shape comes with the weights")
+    if not run.init.startswith("hf:") and not Path(run.init).exists():
+        raise FileNotFoundError(f"--init {run.init}: there is no such folder. Name that of a trained model, or train "
+                                "one first: python train.py makes out/quick, python train.py sft out/sft")  # fmt: skip
     from minigpt.training.pretrain import init_shape  # imports torch
 
     asked = {name: getattr(run.model, name) for name in ("dropout", "context_length") if name in given}

@@ -8,10 +8,13 @@ from minigpt.lessons.family import Family, Problem, problem
 from minigpt.lessons.split import Hand
 from minigpt.lessons.words import DRINKS, EXTRAS, NAMES, PLACES, SIZES, THINGS
 
-LOOKUP = ("{x}. What are {k} and {m}", "{x}. The values of {k} and {m}", "{x}. Look up {k} and {m}")
-WHO = ("{x} Who has the {k} and the {m}?", "{x} Whose are the {k} and the {m}?", "{x} Who owns the {k} and the {m}?")
-WHAT = ("{x} What do {k} and {m} have?", "{x} What is with {k} and {m}?", "{x} What belongs to {k} and {m}?")
-WHERE = ("{x} Where is the {k}?", "{x} In which place is the {k}?", "{x} Find the {k}.")
+KEYS = THINGS + PLACES + DRINKS + EXTRAS  # all nouns: what another family holds out must be learned somewhere
+TABLE, TOLD = "Table: {x}. ", "Facts: {x} "  # a word before them, for the same reason: the first fact is as the others
+LOOKUP = (TABLE + "What are {k} and {m}", TABLE + "The values of {k} and {m}", TABLE + "Look up {k} and {m}")
+WHO = (TOLD + "Who has the {k} and the {m}?", TOLD + "Whose are the {k} and the {m}?",
+       TOLD + "Who owns the {k} and the {m}?")  # fmt: skip
+WHAT = (TOLD + "What do {k} and {m} have?", TOLD + "What is with {k} and {m}?", TOLD + "What belongs to {k} and {m}?")
+WHERE = (TOLD + "Where is the {k}?", TOLD + "In which place is the {k}?", TOLD + "Find the {k}.")
 ORDER = (
     "I am {name}. {number} {size} {drink} with {extra} at {hour}, please.{more}",
     "For {name} at {hour}: {number} {size} {drink} with {extra}.{more}",
@@ -24,7 +27,7 @@ def lookup(hand: Hand, size: int) -> Problem:
 
     Two are asked for, here and below: one would be guessed too often where there are few facts.
     """
-    keys, values = hand.words(THINGS, size), hand.some(range(10, 100), size)
+    keys, values = hand.words(KEYS, size), hand.some(range(10, 100), size)
     facts = [f"{key} {value}" for key, value in zip(keys, values, strict=True)]
     i, j = hand.some(range(size), 2)
     key = asked_of((facts[i], facts[j]), facts)
@@ -89,6 +92,6 @@ def slots(hand: Hand, size: int) -> Problem:
 CONTEXT = {
     "lookup": Family(lookup, range(3, 9), range(9, 11)),
     "one hop": Family(one_hop, range(2, 6), range(6, 8)),
-    "two hops": Family(two_hops, range(2, 4), range(4, 5)),
+    "two hops": Family(two_hops, range(2, 4), range(4, 5), turns=3),
     "slots": Family(slots, range(1, 4), range(4, 6), turns=1),
 }

@@ -24,14 +24,17 @@ def sort_digits(hand: Hand, size: int) -> Problem:
 
 
 def add(hand: Hand, size: int) -> Problem:
-    """3 8 + 4 7 -> 5 8, which is 85 from its end: a carry is then known before the digit that needs it.
+    """8 3 + 7 4 -> 5 8, which is 38 + 47 = 85, each from its end.
 
-    Source: Lee et al. 2023, "Teaching Arithmetic to Small Transformers": plain sums of this size are not learnt.
+    So a carry is known before the digit that needs it, and digits of one rank stand equally far apart.
+    Source: Lee et al. 2023, "Teaching Arithmetic to Small Transformers": plain sums of this size are not learnt; Zhou
+    et al. 2024, "Transformers Can Achieve Length Generalization But Not Robustly", for the terms.
     """
     a, b = number(hand, size), number(hand, size)
     total = int("".join(a)) + int("".join(b))
     key = " + ".join("".join(term) for term in sorted((a, b)))
-    return problem(hand, ADD, " ".join(reversed(str(total))), key, a=" ".join(a), b=" ".join(b))
+    a, b = (" ".join(reversed(term)) for term in (a, b))
+    return problem(hand, ADD, " ".join(reversed(str(total))), key, a=a, b=b)
 
 
 NUMBERS = 3  # to compare: of two, every second guess would be right

@@ -70,12 +70,15 @@ def count(hand: Hand, size: int) -> Problem:
 
 
 def sort_words(hand: Hand, size: int) -> Problem:
-    """stone cup bell -> bell cup stone. The key is the set of words: no order of them may be known."""
+    """stone cup bell -> Sorted: bell cup stone. The key is the set of words: no order of them may be known.
+
+    A word before them, so that the answer is made of the very tokens of the question: " bell", never "bell".
+    """
     words = hand.string(THINGS, size)
     if len(set(words)) < size:
         return sort_words(hand, size)
-    answer = " ".join(sorted(words))
-    return problem(hand, SORT, answer, answer, x=" ".join(words))
+    rising = " ".join(sorted(words))
+    return problem(hand, SORT, f"Sorted: {rising}", rising, x=" ".join(words))
 
 
 def write(hand: Hand, size: int) -> Problem:

@@ -3,7 +3,7 @@
     {"prompt": "Hi", "chosen": "Hello!", "rejected": "What?"}
     {"prompt": [{"role": "user", "content": "Hi"}], "chosen": [{"role": "assistant", "content": "Hello!"}], ...}
 
-    python -m minigpt preferences --out pairs.jsonl    generated ones, with counts and examples of each rule
+    python -m minigpt lessons preferences --out pairs.jsonl    generated ones, with counts and examples of each rule
 """
 
 import json
@@ -105,7 +105,7 @@ def describe(made: Sequence[Pair], examples: int) -> str:
 
 def main(argv: Sequence[str]) -> None:
     """Print counts and examples of generated pairs; write a file if one is asked for."""
-    wish = from_command_line(PreferencesConfig(), argv, "python -m minigpt preferences [--noise SHARE] [--out FILE]")
+    wish = from_command_line(PreferencesConfig(), argv, "python -m minigpt lessons preferences [--noise SHARE] [--out FILE]")
     made = list(islice(pairs(wish.side, wish.seed, wish.noise), wish.count))
     print(describe(made, wish.examples))
     if wish.out is not None:

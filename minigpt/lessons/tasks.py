@@ -9,10 +9,11 @@ training run is made without the ones before it.
     longer           test keys, longer than anything in train
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Final
 
+from minigpt import config
 from minigpt.lessons.families_context import CONTEXT
 from minigpt.lessons.families_number import NUMBER
 from minigpt.lessons.families_text import TEXT
@@ -22,6 +23,15 @@ from minigpt.lessons.split import SIDES, Hand, Side, draw, is_test
 FAMILIES: Final[dict[str, Family]] = {**TEXT, **NUMBER, **CONTEXT}
 MOST_TURNS = max(family.turns for family in FAMILIES.values())
 ROUND: Final = tuple(name for turn in range(MOST_TURNS) for name in FAMILIES if turn < FAMILIES[name].turns)
+
+
+def families_of(spec: str) -> list[str]:
+    """all, or names with commas between. Raises: ValueError for an unknown one, with the nearest."""
+    names = list(FAMILIES) if spec == "all" else [name.strip() for name in spec.split(",")]
+    for name in names:
+        if name not in FAMILIES:
+            raise config.unknown("family", name, FAMILIES)
+    return names
 
 
 def sizes_of(family: Family, side: Side, level: float) -> range:
@@ -34,11 +44,12 @@ def sizes_of(family: Family, side: Side, level: float) -> range:
     return range(max(family.sizes.start, family.taught_only + 1), family.sizes.stop)
 
 
-def problem_at(family: str, side: Side, seed: int, index: int, level: float = 1.0) -> Problem:
+def problem_at(family: str, side: Side, seed: int, index: int, level: float = 1.0, size: int | None = None) -> Problem:
     """The problem at one place of one endless list.
 
     level: 0 gives the smallest problems only, 1 all sizes; long ones come more often. Only training has levels.
-    Raises: ValueError for an unknown family or side, or a level outside [0, 1].
+    size: of this size alone.
+    Raises: ValueError for an unknown family or side, a level outside [0, 1], a size that this side does not have.
     """
     if family not in FAMILIES:
         raise ValueError(f"there is no family {family!r}; there are {', '.join(FAMILIES)}")
@@ -47,27 +58,32 @@ def problem_at(family: str, side: Side, seed: int, index: int, level: float = 1.
     if not 0 <= level <= 1:
         raise ValueError(f"level {level} must be between 0 (short problems only) and 1 (all)")
     hand = Hand(family, side, int(draw("seed", family, side, seed, index) * 2**53))
-    sizes = sizes_of(FAMILIES[family], side, level)
-    size = max(hand.pick(sizes), hand.pick(sizes))  # the larger of two: long problems are harder, and more numerous
+    sizes = sizes_of(FAMILIES[family], side, level if size is None else 1.0)
+    if size not in (None, *sizes):
+        raise ValueError(f"{family} has no problems of size {size} on side {side}: choose one of {list(sizes)}")
+    drawn = max(hand.pick(sizes), hand.pick(sizes))  # the larger of two: long problems are harder, and more numerous
     while True:  # until the key is on this side: one of 1.25 for training, one of 5 else
-        problem = FAMILIES[family].make(hand, size)
+        problem = FAMILIES[family].make(hand, drawn if size is None else size)
         if is_test(problem.key) != (side == "train"):
             return problem
 
 
-def problems(family: str, side: Side, seed: int, level: float = 1.0) -> Iterator[Problem]:
+def problems(family: str, side: Side, seed: int, level: float = 1.0, size: int | None = None) -> Iterator[Problem]:
     """Problems of one family, without end. Raises: ValueError as `problem_at`, at the first of them."""
-    return (problem_at(family, side, seed, index, level) for index in count())
+    return (problem_at(family, side, seed, index, level, size) for index in count())
 
 
-def lessons(seed: int, growing: int = 0, start: int = 0) -> Iterator[Problem]:
-    """Training problems of all families in turn, from the start-th on; hard families have more turns in a round.
+def lessons(
+    seed: int, growing: int = 0, start: int = 0, families: Sequence[str] = tuple(FAMILIES), size: int | None = None
+) -> Iterator[Problem]:
+    """Training problems of some families in turn, from the start-th on; hard families have more turns in a round.
 
     growing: within so many problems the level rises from 0 to 1: to add five digits, first learn to add one.
     """
+    turns = [name for name in ROUND if name in families]
     for index in count(start):
         level = min(1.0, index / growing) if growing else 1.0
-        yield problem_at(ROUND[index % len(ROUND)], "train", seed, index, level)
+        yield problem_at(turns[index % len(turns)], "train", seed, index, level, size)
 
 
 def is_right(problem: Problem, text: str) -> bool:

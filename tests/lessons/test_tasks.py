@@ -12,9 +12,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minigpt.lessons.families_context import KEYS
 from minigpt.lessons.family import OPENINGS
 from minigpt.lessons.split import SIDES, is_test, pieces_of
-from minigpt.lessons.tasks import FAMILIES, ROUND, grade, is_right, lessons, problem_at, problems, sizes_of
+from minigpt.lessons.tasks import (
+    FAMILIES,
+    ROUND,
+    families_of,
+    grade,
+    is_right,
+    lessons,
+    problem_at,
+    problems,
+    sizes_of,
+)
 from minigpt.lessons.words import DRINKS, EXTRAS, LETTERS, NAMES, PLACES, SIZES, THINGS
 
 EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
@@ -46,7 +57,7 @@ def test_no_problem_is_both_taught_and_asked(family):
 
 
 CANONICAL = {
-    "addition": lambda x: " + ".join(sorted(x.replace(" ", "").split("+"))),
+    "addition": lambda x: " + ".join(sorted(term[::-1] for term in x.replace(" ", "").split("+"))),
     "sort digits": lambda x: " ".join(sorted(x.split())),
     "sort words": lambda x: " ".join(sorted(x.split())),
     "spell": lambda x: x.replace(" ", ""),
@@ -91,7 +102,7 @@ def test_compositional_problems_use_wordings_that_were_never_trained(family):
 
 
 @pytest.mark.parametrize(("family", "pools"), [
-    ("lookup", [THINGS]), ("one hop", [NAMES, THINGS]), ("two hops", [NAMES, THINGS, PLACES]), ("slots", [NAMES]),
+    ("lookup", [KEYS]), ("one hop", [NAMES, THINGS]), ("two hops", [NAMES, THINGS, PLACES]), ("slots", [NAMES]),
 ])  # fmt: skip
 def test_compositional_facts_are_about_names_and_words_never_trained(family, pools):
     """Else a good score could come from knowing which word tends to be asked for."""
@@ -152,8 +163,8 @@ ANSWERS = {
     "copy": lambda x: x,
     "reverse": lambda x: x[::-1],
     "sort digits": lambda x: " ".join(sorted(x.split())),
-    "sort words": lambda x: " ".join(sorted(x.split())),
-    "addition": lambda x: " ".join(str(sum(int(term.replace(" ", "")) for term in x.split("+"))))[::-1],
+    "sort words": lambda x: " ".join(["Sorted:", *sorted(x.split())]),
+    "addition": lambda x: " ".join(str(sum(int(term.replace(" ", "")[::-1]) for term in x.split("+"))))[::-1],
 }
 
 
@@ -298,9 +309,19 @@ def test_lessons_grow():
     assert set(digits[:10]) == {1} and set(digits[-200:]) == {1, 2, 3, 4, 5}
 
 
+def test_lessons_of_some_families_and_of_one_size():
+    """Three-digit sums alone: the smallest thing that shows whether training works."""
+    sums = list(islice(lessons(0, families=["addition"], size=3), 40))
+    assert {one.family for one in sums} == {"addition"}
+    assert {len(one.key.split(" + ")[1]) for one in sums} == {3}
+    assert families_of("copy, two hops") == ["copy", "two hops"]
+    with pytest.raises(ValueError, match="did you mean addition"):
+        families_of("copy,adition")
+
+
 @pytest.mark.parametrize(("call", "message"), [
     (("kopy", "train", 0, 0), "copy"), (("copy", "val", 0, 0), "compositional"),
-    (("copy", "train", 0, 0, 2), "level 2"),
+    (("copy", "train", 0, 0, 2), "level 2"), (("addition", "test", 0, 0, 1.0, 2), r"size 2 on side test.*\[3, 4, 5\]"),
 ])  # fmt: skip
 def test_what_does_not_exist_is_refused_with_what_does(call, message):
     with pytest.raises(ValueError, match=message):

@@ -1,0 +1,131 @@
+"""What does a policy answer now, and is it better than what its reference answered?
+
+Both are asked the same held-out questions. How far the policy has gone for it is measured where it goes, along its own
+answers, exactly: over the whole vocabulary at each of their tokens.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from minigpt.alignment.kl import exact_kl
+from minigpt.alignment.logprobs import completion_batch
+from minigpt.batches.loader import IGNORED
+from minigpt.chat.conversation import Message
+from minigpt.chat.template import Template
+from minigpt.engine.config import EngineConfig, SamplingConfig
+from minigpt.engine.engine import Engine
+from minigpt.engine.generate import evaluating
+from minigpt.engine.request import Request
+from minigpt.lessons.tasks import FAMILIES, Problem, grade, problems
+from minigpt.model.gpt import GPT
+from minigpt.runtime.seeding import stream_seed
+from minigpt.training.stage import Metrics
+
+PROBLEM_TOKENS = 100  # longest answer to a problem; the right ones are shorter
+
+Conversation = Sequence[Message]
+Rule = Callable[[Sequence[Conversation], Sequence["Said"]], list[float]]  # scores of answers; larger is better
+
+
+class Said(NamedTuple):
+    """One answer to one question."""
+
+    prompt: list[int]
+    tokens: list[int]  # without <|end|>
+    text: str
+    ended: bool        # by itself; else at the limit
+
+    def completion(self, end: int) -> list[int]:
+        """All tokens that the model chose."""
+        return [*self.tokens, end] if self.ended else self.tokens
+
+
+def answers(
+    gpt: GPT, template: Template, questions: Sequence[Conversation], sampling: SamplingConfig, seed: int
+) -> list[Said]:
+    """What the model says to each, none beyond its context; the same seed gives the same answers.
+
+    Raises: ValueError for a question that leaves no room for an answer.
+    """
+    prompts = [template.prompt(question) for question in questions]
+    with evaluating(gpt):
+        engine = Engine(gpt, EngineConfig(max_batch=32))
+        asked = [engine.submit(Request(prompt=prompt, seed=stream_seed(seed, place), stop_ids=[template.end],
+                                       sampling=_within(sampling, gpt.config.context_length - len(prompt) - 1)))
+                 for place, prompt in enumerate(prompts)]  # fmt: skip
+        while engine.busy:
+            engine.step()
+    if wrong := next((answer.error for answer in asked if answer.error), None):
+        raise ValueError(wrong)
+    return [Said(prompt, answer.tokens, template.tokenizer.decode(answer.tokens), answer.reason == "stop")
+            for prompt, answer in zip(prompts, asked, strict=True)]  # fmt: skip
+
+
+def _within(sampling: SamplingConfig, room: int) -> SamplingConfig:
+    return replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room))
+
+
+@torch.no_grad()
+def kl_per_token(policy: GPT, reference: nn.Module, said: Sequence[Said], end: int, batch_size: int = 16) -> float:
+    """The exact KL(policy, reference) at the tokens of the policy's own answers: their mean, in nats."""
+    total, tokens, device = 0.0, 0, policy.token_embedding.weight.device
+    with evaluating(policy):
+        for first in range(0, len(said), batch_size):
+            some = said[first : first + batch_size]
+            batch = completion_batch([one.prompt for one in some], [one.completion(end) for one in some])
+            ids, real = batch.ids.to(device), (batch.targets != IGNORED).to(device)
+            total += float(exact_kl(policy(ids), reference(ids))[real].double().sum())
+            tokens += int(real.sum())
+    return total / tokens
+
+
+def exact_match(gpt: GPT, template: Template, each: int, seed: int) -> float:
+    """The share of the lessons' problems that a model solves, `each` of every family; nan for none.
+
+    The likeliest tokens count, and an answer must end by itself.
+    """
+    asked: list[Problem] = [problem for family in FAMILIES for problem in islice(problems(family, "test", seed), each)]
+    questions: list[Conversation] = [[{"role": "user", "content": problem.prompt}] for problem in asked]
+    said = answers(gpt, template, questions, SamplingConfig(temperature=0.0, max_new_tokens=PROBLEM_TOKENS), seed)
+    right = [grade(problem, one.text, one.ended) for problem, one in zip(asked, said, strict=True)]
+    return sum(right) / len(right) if right else math.nan
+
+
+class Comparison:
+    """Compares a policy's answers with those of its reference, by any number of rules."""
+
+    def __init__(
+        self,
+        reference: GPT,
+        template: Template,
+        questions: list[Conversation],
+        rules: dict[str, Rule],
+        sampling: SamplingConfig,
+        seed: int,
+    ) -> None:
+        self.reference, self.template, self.questions, self.rules = reference, template, questions, rules
+        self.sampling, self.seed = sampling, seed
+        said = answers(reference, template, questions, sampling, seed)
+        self.before = {name: rule(questions, said) for name, rule in rules.items()}
+
+    def scores(self, policy: GPT, limit: int | None = None) -> Metrics:
+        """Win rates (a tie is half a win), mean scores, divergence and length, on the first `limit` questions."""
+        questions = self.questions[:limit]
+        said = answers(policy, self.template, questions, self.sampling, self.seed)
+        found = {
+            "kl_per_token": kl_per_token(policy, self.reference, said, self.template.end),
+            "answer_tokens": sum(len(one.tokens) for one in said) / len(said),
+            "ended": sum(one.ended for one in said) / len(said),
+        }
+        for name, rule in self.rules.items():
+            before, now = self.before[name][: len(questions)], rule(questions, said)
+            won = [(b > a) + (b == a) / 2 for a, b in zip(before, now, strict=True)]
+            found |= {f"{name}_win_rate": sum(won) / len(won), f"{name}_before": sum(before) / len(before),
+                      f"{name}_now": sum(now) / len(now)}  # fmt: skip
+        return found

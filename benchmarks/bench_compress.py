@@ -24,7 +24,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from minigpt.batches.loader import Batch
 from minigpt.compress import command
-from minigpt.compress.choose import choose
+from minigpt.compress.choose import for_engine
 from minigpt.compress.config import CompressConfig
 from minigpt.compress.folder import save_compressed
 from minigpt.compress.grid import INT4, INT8
@@ -124,7 +124,7 @@ def row(run: Run, name: str, wish: CompressConfig) -> str:
     if wish.weights == "int3":
         size = command.packed(model)
     if isinstance(model, IntegerGPT):
-        choose(model)
+        for_engine(model)
     alone, crowd = (speeds([run.model, model], n, run.rounds)[1][1] for n in (1, CROWD))
     more = bits_per_byte(model, run.data) - run.bits
     return f"| {name} | {size / weight_bytes(run.folder):.3f}x | {more:+.4f} | {alone:.2f}x | {crowd:.2f}x |"
@@ -148,7 +148,7 @@ def larger_shapes(wanted: str, rounds: int) -> None:
         model = GPT(GPTConfig(context_length=256, **shape)).eval()
         ids = torch.randint(model.config.vocab_size, (2, 128))
         integers = {"int8": quantize(model, INT8), "int4": quantize(model, INT4)}
-        tables = [chosen_ways(choose(each)) for each in integers.values()]
+        tables = [chosen_ways(chosen) for each in integers.values() if (chosen := for_engine(each))]
         models = {"float32": model, "structured, 30%": prune_structure(model, 0.3, [Batch(ids, ids, None)]), **integers}
         rates = [speeds(list(models.values()), n, rounds) for n in (1, CROWD)]
         print(f"\n{name}\n\n| | tokens/s alone | | {CROWD} together | |\n|---|---:|---:|---:|---:|")

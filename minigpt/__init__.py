@@ -15,9 +15,14 @@ nothing you read depends on something you have not read yet (`tests/test_house.p
     engine      how do tokens come out?
     compress    how much of a model can be thrown away? bits, weights, heads: and what each costs
     completion  how does text continue text? engine and tokenizer together, streamed
+    chat        what is a turn? messages, template, session, console
+    lessons     what is there to learn from? conversations, tasks and preferences that the project makes itself
+    finetune    from completing text to following requests: sft, lora
+    alignment   from following requests to being preferred: preferences, reward, dpo, rollouts, ppo, grpo
     export      how does another program serve it? Hugging Face's folder, llama.cpp's file
     presets     named runs, as Python functions
-    __main__    python -m minigpt: doctor, corpus, report, compress, export
+    quickstart  the whole recipe in one line: from text to a chat
+    __main__    python -m minigpt: doctor, quickstart, corpus, lessons, compress, chat, export ...
 
 Below the rooms lies the cellar, `kernels/`: tensors in, tensors out; it never imports minigpt.
 """
@@ -35,8 +40,13 @@ ROOMS = (
     "engine",
     "compress",
     "completion",
+    "chat",
+    "lessons",
+    "finetune",
+    "alignment",
     "export",
     "presets",
+    "quickstart",
     "__main__",
 )
 

@@ -8,20 +8,28 @@ from pathlib import Path
 from typing import Literal
 
 from minigpt import config
+from minigpt.chat.config import ChatConfig
 from minigpt.compress.config import SHORT, CompressConfig
 from minigpt.corpus.config import CorpusConfig
 from minigpt.export.config import ExportConfig
+from minigpt.finetune.config import GradeConfig
+from minigpt.lessons.config import TasksConfig
+from minigpt.quickstart.config import QuickstartConfig
 from minigpt.runtime.console import one_line_errors
 
 USAGE = """\
 python -m minigpt COMMAND [...]
 
+  quickstart [--out-dir out/quickstart]    the whole recipe: from text to a model that answers, in minutes
   doctor                 what this machine offers, what would be chosen, and why
   corpus [--data ...]    read, clean and split a corpus; print what each rule dropped or changed, with examples
   tokenizer explain TEXT [--tokenizer PATH]    how a text becomes tokens, merge by merge
   tokenizer train [--data ...] [--vocab-size N]    a tokenizer alone, as Hugging Face and tiktoken read it
   report RUN             draw a run's curves into RUN/report.html (extra: report)
+  lessons [tasks | preferences] [--side SIDE]    what the project teaches by itself: counts and examples
+  grade RUN [--families NAMES]    how many held-out tasks of the lessons a run solves
   compress RUN [--int8 | --int4 [--gptq]] [--prune SHARE]    a smaller model beside it, and what that costs
+  chat [RUN] [--system TEXT]    talk with a run that has learned to chat; none: the newest
   export RUN [--to hf|gguf]    for other programs: transformers and vLLM, or llama.cpp (extra: export)
 
 Training and sampling are scripts of their own: python train.py --help, python sample.py --help"""
@@ -51,12 +59,13 @@ class TokenizerRun:
 
 
 def doctor(argv: Sequence[str]) -> None:
-    """Device, dtype, threads, memory, kernels: each choice with its reason."""
+    """Device, dtype, threads, memory, kernels, engine: each choice with its reason."""
+    from minigpt.engine import compiler
     from minigpt.runtime.doctor import examine
 
     if argv:
         raise ValueError(f"doctor takes no arguments, not {argv[0]!r}")
-    print(examine())
+    print(examine([compiler.explain()]))
 
 
 def corpus(argv: Sequence[str]) -> None:
@@ -116,34 +125,93 @@ def report(argv: Sequence[str]) -> None:
 
 def export(argv: Sequence[str]) -> None:
     """A folder for transformers and vLLM, or a file for llama.cpp."""
+    run, wish = run_and_wish(ExportConfig(), argv, "export RUN [--to hf|gguf]", "export out/quick --to gguf")
     from minigpt.export.command import export_run
 
-    named = bool(argv) and not argv[0].startswith("-")
-    usage = "python -m minigpt export RUN [--to hf|gguf]"
-    wish = config.from_command_line(ExportConfig(), argv[1:] if named else argv, usage)
-    if not named:
-        raise ValueError("export needs one run folder or checkpoint: python -m minigpt export out/quick --to gguf")
-    print(export_run(argv[0], wish))
+    print(export_run(run, wish))
+
+
+def lessons(argv: Sequence[str]) -> None:
+    """Conversations, or tasks, or preferences, that the project makes itself: how many, and what they look like."""
+    if argv and not argv[0].startswith("-") and argv[0] not in LESSON_COMMANDS:
+        raise config.unknown("kind of lesson", argv[0], LESSON_COMMANDS)
+    if argv and argv[0] in LESSON_COMMANDS:
+        LESSON_COMMANDS[argv[0]](argv[1:])
+        return
+    from minigpt.lessons.conversations import main as conversations
+
+    conversations(argv)
+
+
+def grade(argv: Sequence[str]) -> None:
+    """Held-out problems, combinations that were never trained, and longer ones; with intervals and baselines."""
+    run, wish = run_and_wish(GradeConfig(), argv, "grade RUN [--families NAMES] [--asked N]", "grade out/tasks")
+    from minigpt.finetune.grade import grade_run
+
+    print(grade_run(run, wish))
+
+
+def lesson_tasks(argv: Sequence[str]) -> None:
+    """An example of each family, and what needs no understanding to reach."""
+    from minigpt.lessons.tasks_table import describe_tasks
+
+    print(describe_tasks(config.from_command_line(TasksConfig(), argv, "python -m minigpt lessons tasks [--side ...]")))
+
+
+def lesson_preferences(argv: Sequence[str]) -> None:
+    """Pairs of answers, one better by a known rule."""
+    from minigpt.lessons.preference_file import main as preferences
+
+    preferences(argv)
 
 
 def compress(argv: Sequence[str]) -> None:
     """A smaller model in a folder of its own, and a table: bytes, bits per byte, tokens per second."""
-    named = bool(argv) and not argv[0].startswith("-")
-    usage = "python -m minigpt compress RUN [--int8 | --int4 | --int3] [--gptq] [--prune SHARE [--recover STEPS]]"
-    flags = [SHORT.get(flag, flag) for flag in (argv[1:] if named else argv)]
-    wish = config.from_command_line(CompressConfig(), flags, usage)
-    if not named:
-        raise ValueError("compress needs one run folder or checkpoint: python -m minigpt compress out/quick --int8")
+    usage = "compress RUN [--int8 | --int4 | --int3] [--gptq] [--prune SHARE [--recover STEPS]]"
+    flags = [SHORT.get(flag, flag) for flag in argv]
+    run, wish = run_and_wish(CompressConfig(), flags, usage, "compress out/quick --int8")
     from minigpt.compress.command import compress_run
 
-    print(compress_run(argv[0], wish).report)
+    print(compress_run(run, wish).report)
+
+
+def chat(argv: Sequence[str]) -> None:
+    """A conversation in the terminal; through a pipe, each line is a turn."""
+    named = bool(argv) and not argv[0].startswith("-")
+    usage = "python -m minigpt chat [RUN] [--flag value ...]"
+    wish = config.from_command_line(ChatConfig(), argv[1:] if named else argv, usage)
+    from minigpt.chat.console import talk
+
+    talk(argv[0] if named else None, wish)
+
+
+def quickstart(argv: Sequence[str]) -> None:
+    """Corpus, tokenizer, pre-training, fine-tuning, preferences, exam, int8, chat; the same line goes on."""
+    wish = config.from_command_line(QuickstartConfig(), argv, "python -m minigpt quickstart [--flag value ...]")
+    from minigpt.quickstart.command import run_recipe
+
+    run_recipe(wish)
+
+
+def run_and_wish(defaults: config.Config, argv: Sequence[str], usage: str, example: str) -> tuple[str, config.Config]:
+    """The run that a command names first, and what its flags ask for; --help needs no run.
+
+    Raises: ValueError for flags that do not fit, and where no run is named: `example` shows how.
+    """
+    named = bool(argv) and not argv[0].startswith("-")
+    wish = config.from_command_line(defaults, argv[1:] if named else argv, f"python -m minigpt {usage}")
+    if not named:
+        command = example.partition(" ")[0]
+        raise ValueError(f"{command} needs one run folder or checkpoint: python -m minigpt {example}")
+    return argv[0], wish
 
 
 Command = Callable[[Sequence[str]], None]
 COMMANDS: dict[str, Command] = {
-    "doctor": doctor, "corpus": corpus, "tokenizer": tokenizer, "report": report, "compress": compress,
-    "export": export,
+    "quickstart": quickstart, "doctor": doctor, "corpus": corpus, "tokenizer": tokenizer, "report": report,
+    "lessons": lessons, "grade": grade, "compress": compress, "chat": chat, "export": export,
 }  # fmt: skip
+LESSON_COMMANDS: dict[str, Command] = {"tasks": lesson_tasks, "preferences": lesson_preferences}
 TOKENIZER_COMMANDS: dict[str, Command] = {"explain": explain_tokens, "train": train_tokenizer}
 
 

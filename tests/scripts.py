@@ -17,6 +17,10 @@ TINY = ("--n-layer", "1", "--n-head", "2", "--n-kv-head", "1", "--n-embd", "16",
         "--batch-size", "4", "--vocab-size", "300", "--max-steps", "6", "--warmup-steps", "2", "--eval-every", "3",
         "--eval-batches", "2", "--save-every", "2", "--sample-every", "0", "--threads", "1", "--device", "cpu")  # fmt: skip
 
+QUICK = ("--n-layer", "1", "--n-head", "2", "--n-kv-head", "1", "--n-embd", "16", "--vocab-size", "300",
+         "--pretrain-steps", "3", "--sft-steps", "3", "--dpo-steps", "2", "--examples", "60", "--questions", "3",
+         "--threads", "1", "--device", "cpu")  # fmt: skip
+
 
 class Result(NamedTuple):
     status: int

@@ -54,6 +54,8 @@ def test_doctor_runs_on_any_machine(capsys):
     (["tokenizer", "explain"], "explain needs a text"),
     (["report"], "report needs one run folder"),
     (["report", "nowhere"], "nowhere"),
+    (["export", "--to", "gguf"], "export needs one run folder or checkpoint: python -m minigpt export"),
+    (["compress", "--int8"], "compress needs one run folder or checkpoint: python -m minigpt compress"),
 ])  # fmt: skip
 def test_a_mistake_is_one_clear_sentence(argv, message):
     """The nearest command, or what the command needs."""

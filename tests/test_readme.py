@@ -16,13 +16,13 @@ import sys
 import textwrap
 
 import pytest
-from scripts import ROOT, TINY, some_text
+from scripts import QUICK, ROOT, TINY, some_text
 
 with contextlib.redirect_stdout(io.StringIO()):
     import this
 
 SHORT = {  # what makes a command short; the rest of it runs as it is written
-    "train.py": (*TINY, "--save-every", "3"),
+    "train.py": (*TINY, "--save-every", "3", "--context-length", "160"),  # a conversation fits in
     "sample.py": ("--max-new-tokens", "8", "--device", "cpu"),
 }
 SHAPED = ("--n-layer", "--n-head", "--n-kv-head", "--n-embd", "--vocab-size")  # not with --init: the shape comes along
@@ -39,6 +39,17 @@ def commands():
 def shortened(command):
     """The command as a list, with flags added behind it that make it small."""
     words = shlex.split(command)
+    if "|" in command:  # what stands before it types for the user
+        words = words[words.index("|") + 1 :]
+    if "quickstart" in words:
+        words += [*QUICK, "--chat", "off"]
+    if "lessons" in words:
+        words += ["--count", "50", "--examples", "1"]
+    trained = {"sft", "lora", "reward", "dpo", "grpo", "ppo"} & set(words)  # their model comes from another run
+    if trained & {"grpo", "ppo"}:
+        words += ["--prompts", "4", "--test-problems", "4", "--max-new-tokens", "4"]
+    elif trained:
+        words += ["--examples", "200"]
     if "benchmarks.bench_kernels" in words:
         words += ["--dry-run", "--only", "rotary/both"]  # no GPU here
     words = [sys.executable, *words[1:]] if words[0] == "python" else words
@@ -49,7 +60,7 @@ def shortened(command):
         if script in words and "--help" not in words:
             given = {word for word in words if word.startswith("--")}
             pairs = [(flags[i], flags[i + 1]) for i in range(0, len(flags), 2)]
-            spared = given & set(SHAPED) | (set(SHAPED) if "--init" in given else set())
+            spared = given & set(SHAPED) | (set(SHAPED) if trained or "--init" in given else set())
             words += [word for pair in pairs if pair[0] not in spared for word in pair]
     return words
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 
 from minigpt import presets
-from minigpt.alignment import problems
 from minigpt.alignment.logprobs import completion_batch
 from minigpt.chat.template import Template, with_chat_tokens
 from minigpt.finetune.sft import save_chat_model
+from minigpt.lessons import puzzles
 from minigpt.lessons.family import Family, Problem
 from minigpt.lessons.split import Hand
 from minigpt.model.config import GPTConfig
@@ -63,4 +63,4 @@ def opened(preset: str, init: Path, *argv: str, checkpoint: Path | None = None):
 
 
 def known_family(monkeypatch) -> None:
-    monkeypatch.setitem(problems.OPEN, "vowel", FAMILY)
+    monkeypatch.setitem(puzzles.PUZZLES, "vowel", FAMILY)

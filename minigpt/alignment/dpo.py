@@ -173,6 +173,7 @@ def open_stage(
         epoch_tokens=None,
         outcome=outcome,
         try_it=f"python -m minigpt chat {run.out_dir}",
+        rows="pairs",
     )
 
 

@@ -11,7 +11,6 @@ independent ones, so the interval of pass@1 is that of a mean over problems.
 from collections.abc import Sequence
 from dataclasses import replace
 from math import sqrt
-from pathlib import Path
 
 from torch import Tensor
 
@@ -21,7 +20,6 @@ from minigpt.alignment.rollouts import write_answers
 from minigpt.chat.template import Template
 from minigpt.engine.config import SamplingConfig
 from minigpt.model.gpt import GPT
-from minigpt.runtime.logbook import FILE, read_events
 from minigpt.training.stage import Metrics
 
 TRIES = 8
@@ -61,18 +59,3 @@ def told(scores: Metrics, before: Metrics) -> list[str]:
         f"{before['pass@1']:.3f} ± {before['interval']:.3f} ({lift:+.3f}{closed})",
         *(f"  {name:<16} {scores[name]:.3f}, before {before[name]:.3f}" for name in ("pass@8", "greedy", "truncated")),
     ]
-
-
-def told_controls(out_dir: str, controls: Sequence[str], before: Metrics) -> list[str]:
-    """What the same training made of rewards that say nothing, from the folders beside this one."""
-    lines = []
-    for control in controls:
-        folder = Path(f"{out_dir}-{control}")
-        events = read_events(folder) if (folder / FILE).exists() else []
-        final = next((event for event in reversed(events) if event["split"] == "final"), None)
-        if final is None:
-            lines.append(f"  control: not run yet; add --reward {control} --out-dir {folder} to this line")
-        else:
-            lines.append(f"  control: rewards {control}: pass@1 {final['pass@1']:.3f} ± {final['interval']:.3f} "
-                         f"({final['pass@1'] - before['pass@1']:+.3f})")  # fmt: skip
-    return lines

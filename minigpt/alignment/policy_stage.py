@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from minigpt.alignment.config import RolloutConfig
+from minigpt.alignment.controls import told_controls
 from minigpt.alignment.judges import Answered, open_judge
 from minigpt.alignment.logprobs import completion_batch, frozen
-from minigpt.alignment.pass_rates import TRIES, pass_rates, told, told_controls
+from minigpt.alignment.pass_rates import TRIES, pass_rates, told
 from minigpt.alignment.problems import Problem, families, problem_at
 from minigpt.alignment.rollouts import Experience, trainer_logprobs, write_answers
 from minigpt.chat.template import Template
@@ -23,7 +24,6 @@ from minigpt.training.config import RunConfig
 from minigpt.training.pretrain import init_folder
 from minigpt.training.stage import Metrics, Prepared, Stage, to_device
 
-CONTROLS = ("shuffled", "constant")
 FIGURES = ("reward", "pass_rate", "truncated", "answer_tokens")  # of all answers of a round
 
 
@@ -82,10 +82,13 @@ class Policy:
         return pass_rates(self.reference, self.template, self.test, self.sampling, self.seed)
 
     def outcome(self, scores: Metrics) -> list[str]:
-        lines = told(scores, self.before)
-        if self.config.reward in CONTROLS:
-            return [*lines, f"  this is a control: rewards were {self.config.reward}"]
-        return [*lines, *told_controls(self.run.out_dir, CONTROLS, self.before)]
+        """The scores, those of before, and those of the trainings beside this one."""
+        return [*told(scores, self.before), *told_controls(self.run, self.config, self.before, self._solved)]
+
+    def _solved(self, folder: Path) -> Metrics:
+        """What another model makes of the held-out problems."""
+        gpt = load_chat_model(folder, self.run, tell=False)[0].to(self.device)
+        return pass_rates(gpt, self.template, self.test, self.sampling, self.seed)
 
     def prepared(self, stage: Stage, trained: nn.Module) -> Prepared:
         return Prepared(
@@ -99,6 +102,7 @@ class Policy:
             epoch_tokens=None,
             outcome=self.outcome,
             try_it=f"python -m minigpt chat {self.run.out_dir}",
+            rows="answers",
         )
 
 

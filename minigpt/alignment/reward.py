@@ -167,6 +167,7 @@ def open_stage(
         epoch_tokens=None,
         outcome=outcome,
         try_it=f"python train.py dpo --init {run.init} --judge {run.out_dir}",
+        rows="pairs",
     )
 
 

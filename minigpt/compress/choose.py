@@ -66,9 +66,9 @@ def as_floats(layer: Table) -> nn.Linear:
 WAYS: dict[str, Callable[[Table], nn.Module]] = {"int8": widened, "int4": lambda layer: layer, "float32": as_floats}
 
 
-def for_engine(model: GPT) -> list[Choice]:
+def for_engine(model: GPT, config: EngineConfig | None = None) -> list[Choice]:
     """See that an integer model is computed as fast as it can be here; returns what had to be chosen for that."""
-    return choose(model) if uncovered(model, EngineConfig()) else []
+    return choose(model) if uncovered(model, config or EngineConfig()) else []
 
 
 @torch.no_grad()

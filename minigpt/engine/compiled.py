@@ -41,6 +41,7 @@ FLOAT32, BFLOAT16, INT8, INT4 = range(4)
 BENDS = {SwiGLUMLP: 0, GeluMLP: 1, Relu2MLP: 2}
 CACHES = {"weights": FLOAT32, "float32": FLOAT32, "bfloat16": BFLOAT16, "int8": INT8}
 LAYERS = (nn.Linear, IntegerLinear, PackedLinear)
+NORMS = (RMSNorm, LayerNorm)
 
 
 # --- the structures of step/model.h, field by field -------------------------------------------------------------------
@@ -85,18 +86,15 @@ class _Step(Structure):
 
 def uncovered(model: GPT, config: EngineConfig) -> str | None:
     """Why torch must compute this model's steps; none: C can."""
-    weight = model.final_norm.weight
     if not config.compiled:
         return "--compiled off asks for torch"
-    if weight.device.type != "cpu" or weight.dtype != torch.float32:
-        return f"the step in C is for float32 on a CPU, and this model is in {weight.dtype} on {weight.device.type}"
-    if type(model.token_embedding) not in (nn.Embedding, IntegerEmbedding):
-        return f"token_embedding is a {type(model.token_embedding).__name__}, which the step in C does not know"
-    for name, layer in _linears(model):
-        if type(layer) not in LAYERS:
-            return f"{name} is a {type(layer).__name__}, which the step in C does not know"
-        if layer.weight.device.type != "cpu" or layer.weight.dtype not in (torch.float32, torch.int8, torch.uint8):
-            return f"{name} is in {layer.weight.dtype}"
+    weights = [*model.parameters(), *model.buffers()]
+    if any(weight.device.type != "cpu" for weight in weights) or any(
+        weight.dtype != torch.float32 for weight in model.parameters()
+    ):
+        return "the step in C is for float32 on a CPU, and not all of this model is"
+    if (reason := _unknown_part(model) or _odd_shape(model)) is not None:
+        return reason
     try:
         library()
     except NotCompiled as reason:
@@ -104,13 +102,38 @@ def uncovered(model: GPT, config: EngineConfig) -> str | None:
     return None
 
 
-def _linears(model: GPT) -> list[tuple[str, nn.Module]]:
-    """Every matrix that multiplies, with its name: what stands where a GPT has a linear layer."""
-    names = ["lm_head"]
+def _unknown_part(model: GPT) -> str | None:
+    """What C would compute otherwise than the model's own modules do."""
+    known: dict[str, tuple[type, ...]] = {"token_embedding": (nn.Embedding, IntegerEmbedding), "lm_head": LAYERS,
+                                          "final_norm": NORMS}  # fmt: skip
     for i, block in enumerate(model.blocks):
-        for part, inside in (("attention", block.attention), ("mlp", block.mlp)):
-            names += [f"blocks.{i}.{part}.{name}" for name, _ in inside.named_children() if name.endswith("_proj")]
-    return [(name, model.get_submodule(name)) for name in names]
+        known |= {f"blocks.{i}": (Block,), f"blocks.{i}.attention": (Attention,), f"blocks.{i}.mlp": tuple(BENDS),
+                  f"blocks.{i}.attention_norm": NORMS, f"blocks.{i}.mlp_norm": NORMS}  # fmt: skip
+        known |= {f"blocks.{i}.attention.{name}": (*NORMS, nn.Identity) for name in ("q_norm", "k_norm")}
+        for part in ("attention", "mlp"):
+            inside = block.get_submodule(part).named_children()
+            known |= {f"blocks.{i}.{part}.{name}": LAYERS for name, _ in inside if name.endswith("_proj")}
+    for name, types in known.items():
+        if type(module := model.get_submodule(name)) not in types:
+            return f"{name} is a {type(module).__name__}, which the step in C does not know"
+    for name, module in model.named_modules():
+        if module._forward_hooks or module._forward_pre_hooks:
+            return f"{name or 'the model'} has a hook, which the step in C would pass over"
+    return None
+
+
+def _odd_shape(model: GPT) -> str | None:
+    """Where a model is not what its config says, or not the same in all blocks."""
+    config = model.config
+    if len(model.blocks) != config.n_layer or model.lm_head.out_features != config.vocab_size:
+        return "the model has another number of blocks or of outputs than its config says"
+    D = config.dims_per_head
+    shape = config.n_head * D, config.kv_heads * D, model.blocks[0].mlp.up_proj.out_features
+    for i, block in enumerate(model.blocks):
+        own = (block.attention.q_proj, block.attention.k_proj, block.mlp.up_proj)
+        if tuple(layer.out_features for layer in own) != shape:
+            return f"blocks.{i} has other widths than the step in C expects"
+    return None
 
 
 class Memory(InPlace):
@@ -162,6 +185,7 @@ class CompiledForward:
             tile += range(at, at + count, TILE)
             at += count
             which += range(at - work.choosing, at)
+        assert len(which) <= len(self.out), f"{len(which)} rows choose, and there is room for {len(self.out)}"
         self.ids[:at], self.which[: len(which)], self.tile[: len(tile) + 1] = ids, which, [*tile, at]
         step = self.step
         step.rows, step.wanted, step.tiles = at, len(which), len(tile)
@@ -174,6 +198,7 @@ class CompiledForward:
     def _address(self, tensor: Tensor | None) -> int | None:
         if tensor is None:
             return None
+        tensor = tensor.detach().contiguous()
         self.kept.append(tensor)
         return tensor.data_ptr()
 
@@ -197,12 +222,12 @@ class CompiledForward:
     def _embedding(self, embedding: nn.Embedding | IntegerEmbedding) -> tuple[int, int, int, int | None]:
         """(kind, numbers with one scale, rows, their scales)"""
         if isinstance(embedding, nn.Embedding):
-            return FLOAT32, 0, self._address(embedding.weight.detach().contiguous()), None
+            return FLOAT32, 0, self._address(embedding.weight), None
         table = embedding.table
-        scale = table.scale.float().contiguous()
+        scale = table.scale.float()
         group = table.in_features // (scale.numel() // table.out_features)
         kind = INT8 if isinstance(table, IntegerLinear) else INT4
-        return kind, group, self._address(table.weight.contiguous()), self._address(scale)
+        return kind, group, self._address(table.weight), self._address(scale)
 
     def _block(self, block: Block) -> _Block:
         attention: Attention = block.attention
@@ -218,8 +243,8 @@ class CompiledForward:
 
     def _norm(self, norm: RMSNorm | LayerNorm) -> _Norm:
         bias = getattr(norm, "bias", None)
-        return _Norm(self._address(norm.weight.detach()), self._address(bias if bias is None else bias.detach()),
-                     norm.eps, isinstance(norm, LayerNorm))  # fmt: skip
+        addresses = self._address(norm.weight), self._address(bias)
+        return _Norm(*addresses, norm.eps, isinstance(norm, LayerNorm))
 
     def _linear(self, layer: nn.Module) -> _Linear:
         bias = None if layer.bias is None else F.pad(layer.bias.detach().float(), (0, -layer.bias.numel() % OUTS))

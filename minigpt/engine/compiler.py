@@ -28,17 +28,35 @@ class NotCompiled(Exception):
     """Why there is no library."""
 
 
-@cache
 def library() -> ctypes.CDLL:
     """It, compiled and loaded; the first time on a machine takes some seconds. Raises: NotCompiled."""
+    made = _attempt()
+    if isinstance(made, NotCompiled):
+        raise made
+    return made
+
+
+@cache
+def _attempt() -> ctypes.CDLL | NotCompiled:
+    """Once in a process, also where it fails: a compiler may take long to say no."""
     if os.environ.get("MINIGPT_ENGINE") == "torch":
-        raise NotCompiled("MINIGPT_ENGINE=torch asks for torch")
-    compiler = found()
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minigpt"
+        return NotCompiled("MINIGPT_ENGINE=torch asks for torch")
     try:
-        return ctypes.CDLL(str(_compiled(compiler, folder)))
-    except OSError as error:
-        raise NotCompiled(f"the compiled step cannot be stored or loaded: {error}") from None
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minigpt"
+        return ctypes.CDLL(str(_compiled(found(), _own(folder))))
+    except NotCompiled as reason:
+        return reason
+    except (OSError, RuntimeError) as error:  # RuntimeError: nobody's home is known
+        return NotCompiled(f"the compiled step cannot be stored or loaded: {error}")
+
+
+def _own(folder: Path) -> Path:
+    """A folder that nobody else can write to: what lies in it is executed. Raises: NotCompiled, OSError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.stat()
+    if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
+        raise NotCompiled(f"{folder} can be written to by others: chmod go-w it, or set XDG_CACHE_HOME")
+    return folder
 
 
 def explain() -> tuple[str, str, str]:
@@ -67,7 +85,6 @@ def _compiled(compiler: str, folder: Path) -> Path:
     target = folder / f"step-{hashlib.sha256(b'|'.join(made_of)).hexdigest()[:16]}.so"
     if target.exists():
         return target
-    folder.mkdir(parents=True, exist_ok=True)
     say("compiling the engine's step for this machine, once")
     with tempfile.TemporaryDirectory(dir=folder) as aside:
         made = Path(aside) / target.name
@@ -82,7 +99,8 @@ def _compiled(compiler: str, folder: Path) -> Path:
 def _said(*command: str) -> str:
     """What a command prints. Raises: NotCompiled with the first line of its complaint."""
     try:
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE).stdout
+        return subprocess.run(command, check=True, capture_output=True, text=True, errors="replace",
+                              timeout=PATIENCE).stdout
     except subprocess.TimeoutExpired:
         raise NotCompiled(f"{command[0]} takes more than {PATIENCE} seconds") from None
     except (OSError, subprocess.CalledProcessError) as error:

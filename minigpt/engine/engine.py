@@ -156,7 +156,8 @@ class Engine:
         elif len(answer.visible) > self.shape.context_length:
             self._slide(sequence)
         elif self.guesser is not None:
-            guessed = self.guesser.guess(answer, self._room_for_drafts(answer))
+            room = self._room_for_drafts(answer)
+            guessed = self.guesser.guess(answer, room)[:room]
             sequence.drafts = list(takewhile(lambda token: 0 <= token < self.shape.vocab_size, guessed))
 
     def _room_for_drafts(self, answer: Answer) -> int:

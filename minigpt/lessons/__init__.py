@@ -16,6 +16,10 @@ Fourteen families of problems, for skills that a rule can check:
     baselines          what is right without understanding
     tasks_table        one example each, and the baselines: python -m minigpt lessons tasks
 
+Four more families, for rewards: a rule can judge them and nobody has to solve them, for many answers are right:
+
+    puzzles            expressions, brackets, digits, letters: no part of any score, and taught by name alone
+
 Conversations, for a tone and for knowledge:
 
     exchange           a question, its answer, and the rule that judges every other answer
@@ -30,6 +34,7 @@ Conversations, for a tone and for knowledge:
 Preferences, for taste:
 
     preferences        pairs of answers of which one is better, by known rules
+    styles             right answers in the styles that these rules judge: to be learned before the pairs
     preference_file    the same in files
 
 In:  a family or a kind, a side, a seed; for Python help the documentation that this Python carries.

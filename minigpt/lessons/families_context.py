@@ -1,7 +1,8 @@
 """Facts are told, then asked for: lookup, one hop, two hops, slots. The answer stands in the prompt and nowhere else.
 
-Answers are short sentences ("These are Tom and Ann"), not bare words: "Tom" and " Tom" are different tokens, and so the
-answer is made of the very tokens that stand in the facts.
+Answers are short sentences ("The cup is with Tom"), not bare words: what was asked for stands once more before what is
+looked up, so that each step is to find a word and go on from there. And "Tom" and " Tom" are different tokens: within a
+sentence, the answer is made of the very tokens that stand in the facts.
 """
 
 from minigpt.lessons.family import Family, Problem, problem
@@ -23,7 +24,7 @@ ORDER = (
 
 
 def lookup(hand: Hand, size: int) -> Problem:
-    """stone 47, cup 12, bell 90. What are cup and stone -> They are 12 and 47
+    """stone 47, cup 12, bell 90. What are cup and stone -> They are cup 12, stone 47
 
     Two are asked for, here and below: one would be guessed too often where there are few facts.
     """
@@ -31,12 +32,12 @@ def lookup(hand: Hand, size: int) -> Problem:
     facts = [f"{key} {value}" for key, value in zip(keys, values, strict=True)]
     i, j = hand.some(range(size), 2)
     key = asked_of((facts[i], facts[j]), facts)
-    answer = f"They are {values[i]} and {values[j]}"
+    answer = f"They are {facts[i]}, {facts[j]}"
     return problem(hand, LOOKUP, answer, key, x=", ".join(facts), k=keys[i], m=keys[j])
 
 
 def one_hop(hand: Hand, size: int) -> Problem:
-    """Tom has the cup. Ann has the bell. Who has the bell and the cup? -> These are Ann and Tom
+    """Tom has the cup. Ann has the bell. Who has the bell and the cup? -> The bell is with Ann, the cup is with Tom
 
     Or the other way round: what do they have? The key is the same.
     """
@@ -45,8 +46,10 @@ def one_hop(hand: Hand, size: int) -> Problem:
     i, j = hand.some(range(size), 2)
     key, x = asked_of((facts[i], facts[j]), facts), " ".join(facts)
     if hand.below(2):
-        return problem(hand, WHO, f"These are {names[i]} and {names[j]}", key, x=x, k=things[i], m=things[j])
-    return problem(hand, WHAT, f"The {things[i]} and the {things[j]}", key, x=x, k=names[i], m=names[j])
+        answer = f"The {things[i]} is with {names[i]}, the {things[j]} is with {names[j]}"
+        return problem(hand, WHO, answer, key, x=x, k=things[i], m=things[j])
+    answer = f"So {names[i]} has the {things[i]}, {names[j]} has the {things[j]}"
+    return problem(hand, WHAT, answer, key, x=x, k=names[i], m=names[j])
 
 
 def asked_of(asked: tuple[str, ...], facts: list[str]) -> str:
@@ -56,7 +59,7 @@ def asked_of(asked: tuple[str, ...], facts: list[str]) -> str:
 
 def two_hops(hand: Hand, size: int) -> Problem:
     """Tom is in the hall. Ann is in the shop. Tom has the cup. Ann has the bell. Where is the cup?
-    -> It is with Tom in the hall
+    -> The cup is with Tom, and Tom is in the hall
 
     The way there is part of the answer: each hop then is one look back, and a wrong first hop shows.
     """
@@ -64,7 +67,7 @@ def two_hops(hand: Hand, size: int) -> Problem:
     facts = [f"{name} is in the {place}." for name, place in zip(names, places, strict=True)]
     facts += [f"{name} has the {thing}." for name, thing in zip(names, things, strict=True)]
     asked = hand.below(size)
-    answer = f"It is with {names[asked]} in the {places[asked]}"
+    answer = f"The {things[asked]} is with {names[asked]}, and {names[asked]} is in the {places[asked]}"
     key = asked_of((things[asked],), facts)
     return problem(hand, WHERE, answer, key, x=" ".join(hand.shuffled(facts)), k=things[asked])
 

@@ -71,20 +71,24 @@ class Pair(TypedDict):
 
 
 def score(prompt: str, answer: str) -> float:
-    """The gold score of an answer to a question of this course; the table above.
+    """The gold score of an answer to a question of this course; the table above. Raises: as `check_of`."""
+    said = words_of(answer.lower())
+    right = is_right(check_of(prompt, answer), answer)
+    polite = any(phrase.lower() in answer.lower() for phrase in POLITE)
+    insults = any(word in said for word in BANNED)
+    return CORRECT * right + POLITENESS * polite + INSULT * insults + WORD * len(said)
+
+
+def check_of(prompt: str, answer: str) -> Check:
+    """What makes an answer right, whatever its style: the phrases of the other rules make none too long.
 
     Raises: ValueError for a question that the course does not have: whether its answer is right nobody knows.
     """
     check = checks().get(bare_question(prompt))
     if check is None:
         raise ValueError(f"no question of the course: {prompt!r}. Questions come from pairs() and conversations()")
-    said = words_of(answer.lower())
     plain = without(answer, POLITE + FILLERS + INSULTS)
-    spare = len(words_of(answer)) - len(words_of(plain))  # what the other rules judge makes no answer wrong
-    right = is_right({**check, "most_words": check["most_words"] + spare}, answer)
-    polite = any(phrase.lower() in answer.lower() for phrase in POLITE)
-    insults = any(word in said for word in BANNED)
-    return CORRECT * right + POLITENESS * polite + INSULT * insults + WORD * len(said)
+    return {**check, "most_words": check["most_words"] + len(words_of(answer)) - len(words_of(plain))}
 
 
 def pairs(side: LessonSide, seed: int, noise: float) -> Iterator[Pair]:

@@ -225,6 +225,6 @@ def _diverged(progress: Progress, folder: Path, lr: float) -> str:
     kept = [files.step_of(path) for path in files.checkpoints(folder)]
     return (
         f"training has diverged: loss or gradient was not finite for {progress.bad_in_a_row} steps in a row, up to "
-        f"step {progress.step} at lr {lr:.2g}. The newest checkpoint is of step {max(kept, default=0)}. A smaller --lr, "
-        f"a longer --warmup-steps or --dtype float32 usually helps, in a new --out-dir or with --overwrite."
+        f"step {progress.step} at lr {lr:.2g}. The newest checkpoint is of step {max(kept, default=0)}. A smaller "
+        f"--lr, a longer --warmup-steps or --dtype float32 usually helps, in a new --out-dir or with --overwrite."
     )

@@ -59,6 +59,7 @@ class Prepared(NamedTuple):
     epoch_tokens: int | None                     # how many tokens that is; None where it has no end
     outcome: Callable[[Metrics], list[str]]      # the last scores in words
     try_it: str                                  # the command that shows what was learnt
+    rows: str = ""                               # what they are, where they are not context_length tokens long: pairs
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -23,14 +23,16 @@ def before(run: RunConfig, prepared: Prepared, dtype: torch.dtype, group: Group)
     config = prepared.gpt.config
     parameters = list(prepared.trained.parameters())
     n_params, n_trained = sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
-    per_step = run.batches.batch_size * run.train.accumulate * config.context_length
+    n_rows = run.batches.batch_size * run.train.accumulate
+    per_step = n_rows * config.context_length
+    step = f"{n_rows:,} {prepared.rows}" if prepared.rows else f"{per_step:,} tokens"
     total = per_step * run.train.max_steps
     passes = f", {total / prepared.epoch_tokens:.1f} times the data" if prepared.epoch_tokens else ""
     lines = [
         f"model     {n_params:,} parameters: {config.n_layer} layers, {config.n_head} heads, {config.n_embd} wide, "
         f"vocabulary {config.vocab_size:,}, context {config.context_length}",
         f"data      {prepared.material}",
-        f"run       {run.train.max_steps:,} steps of {per_step:,} tokens{passes}, into {run.out_dir}",
+        f"run       {run.train.max_steps:,} steps of {step}{passes}, into {run.out_dir}",
         f"machine   {group.device}, {dtype}, {group.world} process{'es' * (group.world > 1)}, "
         f"{device.set_threads(None)} threads",
         _memory(memory_estimate(prepared.gpt, run, dtype, group.world), device.free_memory(group.device)),
@@ -55,7 +57,7 @@ def _memory(needed: int, free: int | None) -> str:
 def after(run: RunConfig, progress: Progress, prepared: Prepared) -> str:
     """The last scores, in the stage's own words, and what to type next."""
     final = [event for event in read_events(Path(run.out_dir)) if event["split"] == "final"][-1]
-    longer = f"python train.py{_arguments('--overwrite', '--max-steps')} --max-steps {2 * run.train.max_steps}"
+    longer = f"python train.py{arguments('--overwrite', '--max-steps')} --max-steps {2 * run.train.max_steps}"
     lines = [
         "",
         f"done: {progress.step:,} steps, {progress.tokens:,} tokens, {progress.seconds / 60:.1f} minutes"
@@ -82,10 +84,10 @@ def already_finished(run: RunConfig) -> str:
 
 
 def how_to_resume(run: RunConfig) -> str:
-    return f"saved in {run.out_dir}. The same line goes on from here: python train.py{_arguments('--overwrite')}"
+    return f"saved in {run.out_dir}. The same line goes on from here: python train.py{arguments('--overwrite')}"
 
 
-def _arguments(*without: str) -> str:
+def arguments(*without: str) -> str:
     """This process's own command line, less what must not be repeated."""
     kept, skipping = [], False
     for argument in sys.argv[1:]:

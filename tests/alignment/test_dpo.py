@@ -218,6 +218,7 @@ def test_a_policy_learns_which_answers_are_liked(dpo, tmp_path, loss):
     final = read_events(tmp_path / "dpo")[-1]
     assert final["accuracy"] == 1.0 and final["kl_per_token"] > 0
     assert "minigpt chat" in result.err and "nats per token from the base model" in result.err
+    assert " steps of 4 pairs, into" in result.err
     assert (tmp_path / "dpo" / "chat_template.jinja").exists()
 
 

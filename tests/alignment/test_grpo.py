@@ -1,6 +1,7 @@
 """Group relative policy optimisation as a stage: groups, signal, and what a run of it comes to."""
 
 import math
+import shlex
 import shutil
 
 import pytest
@@ -144,6 +145,24 @@ def test_right_answers_become_likelier_and_shuffled_rewards_teach_nothing(train,
     first = read_events(tmp_path / "grpo")[0]
     assert {"reward", "pass_rate", "kl", "entropy", "clipped", "truncated", "without_signal"} <= first.keys()
     assert 0.1 < first["pass_rate"] < 0.45 and first["reward"] == first["pass_rate"]
+
+
+def test_a_run_prints_the_lines_that_make_its_controls(train, tmp_path, monkeypatch):
+    """And they do, in their order; the last tells of all, compared on the same problems.
+
+    A step is told in answers: none has as many tokens as the context.
+    """
+    result = train()
+    assert "8 steps of 16 answers, into" in result.err
+    printed = [shlex.split(line)[2:] for line in result.err.splitlines() if line.startswith("    python train.py")]
+    assert [argv[0] for argv in printed] == ["sft", "grpo", "grpo"]
+    for argv in printed:
+        result = run_script("train.py", argv, monkeypatch)
+        assert result.status == 0, result.err
+    final = read_events(tmp_path / "grpo")[-1]
+    assert f"what it controls, {tmp_path / 'grpo'}: pass@1 {final['pass@1']:.3f}" in result.err
+    assert "this is a control: rewards were constant" in result.err and "rewards shuffled: pass@1" in result.err
+    assert "copied examples (SFT on gold) for" in result.err and "not run yet" not in result.err
 
 
 def test_a_run_that_was_stopped_ends_in_the_same_bits(train, tmp_path):

@@ -218,6 +218,7 @@ def test_a_reward_model_learns_which_answers_are_liked(reward, tmp_path):
     result = reward("--max-steps", "60", "--save-every", "60", "--lr", "0.01")
     assert result.status == 0, result.err
     assert read_events(tmp_path / "reward")[-1]["accuracy"] == 1.0
+    assert "60 steps of 4 pairs, into" in result.err
     assert "the shorter answer 100.0%" in result.err and "correlation with the length" in result.err
     template, model = Template(Tokenizer.load(tmp_path / "reward")), load_reward_model(tmp_path / "reward")
     short, long = score(model, template, [

@@ -13,6 +13,7 @@ from minigpt.compress.quantize import linear_layers, quantize, to_floats
 from minigpt.engine import compiled, compiler
 from minigpt.engine.config import EngineConfig, SamplingConfig
 from minigpt.engine.engine import Engine
+from minigpt.engine.request import Answer
 from minigpt.model.gpt import GPT
 
 LIKELIEST = SamplingConfig(temperature=0, max_new_tokens=12)
@@ -125,10 +126,35 @@ def test_threads_change_no_bit(monkeypatch):
 
 def test_what_is_not_finite_is_not_hidden():
     """Rounding to eight bits, the largest score and e^x could each swallow a NaN: the engine must see it to say so."""
-    for gpt in (float_gpt(), quantize(float_gpt(), Grid(8))):
+    broken = [float_gpt(), quantize(float_gpt(), Grid(8)), float_gpt(mlp="relu2")]
+    for gpt in broken[:2]:
         gpt.blocks[0].attention_norm.weight.data[3] = float("nan")
+    broken[2].blocks[1].mlp.up_proj.weight.data[3] = float("nan")
+    for gpt in broken:
         [answer] = finished(Engine(gpt), [asked([1, 2, 3])])
         assert answer.reason == "error" and "not finite" in answer.error
+
+
+@pytest.mark.parametrize("cache_dtype", ["float32", "int8"])
+def test_slopes_keep_the_promise(cache_dtype):
+    """A score of ALiBi's is a sum of two products: which is rounded first must not depend on how many are computed."""
+    gpt = float_gpt(position="alibi", n_head=3, n_kv_head=1, n_embd=48)
+    alone = logits_of(Engine(gpt, EngineConfig(max_batch=1, chunk=1, cache_dtype=cache_dtype)))
+    crowd = logits_of(Engine(gpt, EngineConfig(max_batch=6, chunk=64, page=4, cache_dtype=cache_dtype)))
+    assert all(torch.equal(alone[place], crowd[place]) for place in alone)
+
+
+def test_who_guesses_more_than_asked_is_not_followed():
+    """Beyond the room that is set aside, C would write over other memory."""
+
+    class Talkative:
+        def guess(self, answer: Answer, count: int) -> list[int]:
+            return [1] * (count + 50)
+
+    gpt = float_gpt()
+    engine = Engine(gpt, EngineConfig(max_batch=1, drafts=1), guesser=Talkative())
+    [answer] = finished(engine, [asked([1, 2, 3], sampling=LIKELIEST)])
+    assert answer.tokens == finished(Engine(gpt), [asked([1, 2, 3], sampling=LIKELIEST)])[0].tokens
 
 
 def test_a_page_that_held_garbage_harms_nobody():
@@ -187,6 +213,15 @@ def test_a_model_that_c_does_not_know_is_computed_by_torch():
     own.weight = layer.weight
     gpt.blocks[0].mlp.down_proj = own
     assert "down_proj is a Doubled" in Engine(gpt).not_compiled
+    hooked = float_gpt()
+    hooked.token_embedding.register_forward_hook(lambda module, ids, x: 2 * x)
+    assert "token_embedding has a hook" in Engine(hooked).not_compiled
+    wide, short, narrow = float_gpt(), float_gpt(), float_gpt()
+    wide.blocks[1].mlp = float_gpt(mlp_width=48).blocks[1].mlp
+    short.blocks = short.blocks[:1]
+    narrow.blocks[0].attention_norm.to(torch.bfloat16)
+    for odd in (wide, short, narrow):
+        assert Engine(odd).not_compiled
     assert "float32 on a CPU" in Engine(made_gpt()).not_compiled
     assert "--compiled off" in Engine(float_gpt(), EngineConfig(compiled=False)).not_compiled
 
@@ -198,10 +233,13 @@ def test_a_model_that_c_does_not_know_is_computed_by_torch():
         ({"PATH": "/nowhere", "CC": ""}, "no C compiler is found"),
         ({"CC": "false", "PATH": "/bin:/usr/bin"}, "cannot compile"),
         ({"XDG_CACHE_HOME": "/dev/null"}, "cannot be stored"),
+        ({"XDG_CACHE_HOME": "", "HOME": ""}, "cannot be stored"),
     ],
 )
 def test_without_a_compiler_torch_computes_and_says_why(variables, reason, monkeypatch):
-    monkeypatch.setattr(compiled, "library", compiler.library.__wrapped__)
+    if "HOME" in variables:  # and nobody knows this user's: as in many containers
+        monkeypatch.setattr(compiler.Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    monkeypatch.setattr(compiler, "_attempt", compiler._attempt.__wrapped__)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     engine = Engine(float_gpt())
@@ -213,11 +251,30 @@ def test_the_library_is_compiled_once(tmp_path, monkeypatch):
     """A second process finds it; another source, compiler or machine is another library."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(compiler, "FLAGS", (*compiler.FLAGS, "-O0"))
-    compiler.library.__wrapped__()
+    compiler._attempt.__wrapped__()
     [made] = (tmp_path / "minigpt").iterdir()
     before = made.stat().st_mtime_ns
-    compiler.library.__wrapped__()
+    compiler._attempt.__wrapped__()
     assert made.stat().st_mtime_ns == before
     monkeypatch.setattr(compiler, "FLAGS", (*compiler.FLAGS, "-DOTHER"))
-    compiler.library.__wrapped__()
+    compiler._attempt.__wrapped__()
     assert len(list((tmp_path / "minigpt").iterdir())) == 2
+
+
+def test_a_library_that_others_can_change_is_not_loaded(tmp_path, monkeypatch):
+    """What lies in the cache folder is executed."""
+    (tmp_path / "minigpt").mkdir()
+    (tmp_path / "minigpt").chmod(0o777)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert "written to by others" in str(compiler._attempt.__wrapped__())
+
+
+def test_a_compiler_that_fails_is_asked_once(monkeypatch):
+    """Each engine would wait for it anew, and a round of reinforcement learning makes many."""
+    asked_for = []
+    monkeypatch.setattr(compiler, "found", lambda: asked_for.append(1) or "false")
+    compiler._attempt.cache_clear()
+    try:
+        assert all(Engine(float_gpt()).not_compiled for _ in range(3)) and len(asked_for) == 1
+    finally:
+        compiler._attempt.cache_clear()

@@ -41,11 +41,12 @@ def test_every_request_in_a_crowd_gets_what_generate_gives(variant):
 @pytest.mark.parametrize("variant", sorted(set(VARIANTS) - {"alibi"}))
 def test_the_pages_of_a_gpu_hold_what_lanes_do(variant, monkeypatch):
     """The memory for `kernels.decode_attention`, here with the kernel's twin in torch."""
-    monkeypatch.setattr(forward, "Lanes", lambda config, lanes, pages, page, like, rows: Paged(config, pages, page, like))
+    pages_of = lambda config, lanes, pages, page, like, rows: Paged(config, pages, page, like)  # noqa: E731
+    monkeypatch.setattr(forward, "Lanes", pages_of)
     gpt = made_gpt(**VARIANTS[variant], context_length=32)
     small = EngineConfig(max_batch=3, page=4, chunk=7, chunk_beside=5, cache_tokens=60, drafts=2)
     common = [5, 9, 2, 7, 7, 1, 3, 30, 12, 4]
-    requests = [asked(common[:n] + [j], seed=j) for j, n in enumerate([1, 5, 9, 10, 7, 9])]
+    requests = [asked([*common[:n], j], seed=j) for j, n in enumerate([1, 5, 9, 10, 7, 9])]
     for request, answer in zip(requests, finished(Engine(gpt, small), requests), strict=True):
         assert answer.tokens == list(generate(gpt, request.prompt, BOLD, generator=generator(request.seed)))
 

@@ -12,6 +12,7 @@ from minigpt.finetune import examples as module
 from minigpt.finetune.config import SFTConfig
 from minigpt.finetune.examples import conversations, held_out, open_examples, render, shortened
 from minigpt.finetune.own_lessons import own_lessons, sources
+from minigpt.lessons import puzzles
 from minigpt.runtime.distributed import Group
 from minigpt.tokenizer import Tokenizer
 
@@ -111,6 +112,15 @@ def test_a_source_that_ends_leaves_its_place_to_the_others(monkeypatch):
     monkeypatch.setattr("minigpt.finetune.own_lessons.TALKS", short)
     assert [messages[1]["content"] for messages in own_lessons("a,b", "test", 1, 6)] == list("121222")
     assert len(list(own_lessons("a,b", "test", 1, 99))) == 7
+
+
+def test_puzzles_are_taught_where_they_are_asked_for_alone():
+    """What a model is to learn from rewards it must be able to do a little: train.py sft --data letters."""
+    shown = list(own_lessons("letters,copy", "train", 1, 6))
+    assert [messages[0]["content"].split()[1] == "letters," for messages in shown] == [True, False] * 3
+    assert shown[0][1]["content"] == puzzles.problem_at("letters", "train", 1, 0).answer
+    prompts = {messages[0]["content"] for messages in own_lessons("tasks", "train", 1, 200)}
+    assert not prompts & {problem.prompt for problem in islice(puzzles.problems("letters", "train", 1), 200)}
 
 
 def test_a_mistyped_lesson_is_named_with_its_neighbour():

@@ -71,6 +71,7 @@ def test_a_run_that_was_stopped_ends_in_the_same_bits(sft, tmp_path):
     result = sft("--dropout", "0.1", "--accumulate", "2")
     assert result.status == 0 and weights(tmp_path / "sft") == before
     assert "are added" not in result.err  # a checkpoint has its control tokens
+    assert "6 steps of 256 tokens, " in result.err  # 4 rows of 32, twice
     assert "has finished its 6 steps" in sft("--dropout", "0.1", "--accumulate", "2").err
 
 

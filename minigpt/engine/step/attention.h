@@ -69,7 +69,11 @@ INLINE void score(const int n, const int kind, const Model *m, const Query *quer
             for (int r = 0; r < n; r++) {
                 vec value = (sums[r][0] + sums[r][1]) * shrink;
                 if (kind == INT8) value *= load(m->key_scale + at * P + j);
-                if (m->alibi) value -= m->alibi[query[r].head] * ((float)(query[r].position - key - j) - steps);
+                if (m->alibi) {
+                    vec bias = m->alibi[query[r].head] * ((float)(query[r].position - key - j) - steps);
+                    rounded(&value), rounded(&bias);
+                    value -= bias;
+                }
                 store(scores + (long)r * room + key - begin + j, value);
             }
         }

@@ -144,7 +144,8 @@ INLINE void tile(const int rows, const Linear *w, int panel, const Rows *x, int 
         for (int j = 0; j < 4; j++) {
             const int o = at + 16 * j;
             if (o >= w->outs) break;
-            vec value = w->kind == FLOAT32 ? sums[r][j] : sums[r][j] * x->scale[first + r];
+            vec value = sums[r][j];
+            if (w->kind != FLOAT32) value *= x->scale[first + r], rounded(&value);
             if (w->bias) value += load(w->bias + o);
             put(y + (long)(first + r) * stride + o, value, w->outs - o, add);
         }

@@ -58,7 +58,7 @@ static void activated(int kind, const float *gate, const float *up, float *y, in
             vec inner = 0.7978845608f * (u + 0.044715f * u * u * u);
             u = u - u / (1.0f + exponential(2.0f * inner));          /* u/2 (1 + tanh inner) */
         } else {
-            u = where(u > (vec){0}, u * u, (vec){0});
+            u = where(u < (vec){0}, (vec){0}, u * u);               /* so that NaN stays NaN */
         }
         store(y + i, u);
     }

@@ -23,6 +23,10 @@ INLINE vec load(const float *p) { return *(const vec *)p; }
 INLINE void store(float *p, vec x) { *(vec *)p = x; }
 INLINE vec all(float x) { return x - (vec){0}; }
 
+/* Rounds a product before it is added to. Of two products in a sum a compiler may fuse either with the addition, and it
+   may decide anew in each copy of an inlined function: then a row's bits would depend on its company. */
+INLINE void rounded(vec *x) { __asm__("" : "+m"(*x)); }
+
 INLINE float total(vec x) {
     float sum = 0;
     for (int i = 0; i < LANES; i++) sum += x[i];

@@ -1,0 +1,101 @@
+"""What stands beside the scores of a run: the same training without information, and examples instead of rewards.
+
+    FOLDER-shuffled   the verifier's rewards, handed out to the answers of a round by chance
+    FOLDER-constant   1 for every answer
+    FOLDER-sft        no rewards: one right answer to each problem, copied for as long as the run took
+
+What rises under the first two, too, was not learnt from the rewards. The third is what rewards compete with wherever
+right answers are at hand. Each is made by a command, which is told as long as its folder is missing. Whoever types
+them in their order reads the scores of all behind the last.
+"""
+
+import shlex
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from minigpt.alignment.config import RolloutConfig
+from minigpt.runtime.checkpoint import newest_whole
+from minigpt.runtime.config import MachineConfig
+from minigpt.runtime.logbook import FILE, read_events
+from minigpt.training.config import RunConfig
+from minigpt.training.loop import read_state
+from minigpt.training.stage import Metrics
+from minigpt.training.summary import arguments
+
+CONTROLS = ("shuffled", "constant")  # rewards that say nothing
+SFT_ROWS = 8                         # of a whole context, in a step of the examples' training
+SAME_TIME = 0.2                      # share by which two times may differ and still be called the same
+
+
+def told_controls(
+    run: RunConfig, config: RolloutConfig, before: Metrics, solved: Callable[[Path], Metrics]
+) -> list[str]:
+    """A line for each training beside this one: its scores, or the command that makes it.
+
+    solved: the pass rates of the model in a folder, on the problems of this run.
+    """
+    lines, reward, root = [], config.reward, str(Path(run.out_dir))
+    if reward in CONTROLS:
+        lines.append(f"  this is a control: rewards were {reward}")
+        root = root.removesuffix(f"-{reward}")
+    if root != str(Path(run.out_dir)) and (final := _final(Path(root))):
+        lines.append(f"  what it controls, {root}: {_gain(final, before)}")
+    lines += _told_examples(run, config, Path(f"{root}-sft"), before, solved)
+    for control in (control for control in CONTROLS if control != reward):
+        folder = Path(f"{root}-{control}")
+        if final := _final(folder):
+            lines.append(f"  control: rewards {control}: {_gain(final, before)}")
+        else:
+            same = arguments("--overwrite", "--reward", "--out-dir")
+            lines += [f"  control: rewards {control}: not run yet:",
+                      f"    python train.py{same} --reward {control} --out-dir {shlex.quote(str(folder))}"]  # fmt: skip
+    return lines
+
+
+def _told_examples(
+    run: RunConfig, config: RolloutConfig, folder: Path, before: Metrics, solved: Callable[[Path], Metrics]
+) -> list[str]:
+    """The same for examples. How fast they are learnt from is guessed at first, and known when they have been."""
+    seconds = _seconds(Path(run.out_dir))
+    steps = max(1, round(seconds * _tokens_per_second(Path(run.out_dir)) / (SFT_ROWS * run.model.context_length)))
+    if _final(folder) is None:
+        return ["  control: copied examples (SFT on gold), for about the same time: not run yet:",
+                f"    {_examples_command(run, config, folder, steps)}"]  # fmt: skip
+    took, checkpoint = _seconds(folder), newest_whole(folder)
+    lines = [f"  control: copied examples (SFT on gold) for {took / 60:.1f} minutes, this run {seconds / 60:.1f}: "
+             f"{_gain(solved(checkpoint), before)}"]  # fmt: skip
+    if abs(took / seconds - 1) > SAME_TIME:
+        steps = max(1, round(read_state(checkpoint)["progress"]["step"] * seconds / took))
+        lines += ["    for the same time:", f"    {_examples_command(run, config, folder, steps)} --overwrite"]
+    return lines
+
+
+def _examples_command(run: RunConfig, config: RolloutConfig, folder: Path, steps: int) -> str:
+    machine = [word for one in fields(MachineConfig) if (value := getattr(run.machine, one.name)) != one.default
+               for word in (f"--{one.name}", str(value))]  # fmt: skip
+    return shlex.join(["python", "train.py", "sft", "--init", run.init, "--data", config.problems, "--replay", "0",
+                       "--batch-size", str(SFT_ROWS), "--max-steps", str(steps), "--out-dir", str(folder),
+                       *machine])  # fmt: skip
+
+
+def _gain(scores: Metrics, before: Metrics) -> str:
+    return (f"pass@1 {scores['pass@1']:.3f} ± {scores['interval']:.3f} "
+            f"({scores['pass@1'] - before['pass@1']:+.3f})")  # fmt: skip
+
+
+def _final(folder: Path) -> dict[str, Any] | None:
+    """The last scores of a run that has finished."""
+    events = read_events(folder) if (folder / FILE).exists() else []
+    return next((event for event in reversed(events) if event["split"] == "final"), None)
+
+
+def _seconds(folder: Path) -> float:
+    return read_state(newest_whole(folder))["progress"]["seconds"]
+
+
+def _tokens_per_second(folder: Path) -> float:
+    """Of the middle step, which writes no answers: those come with the first step of a round alone."""
+    return median(event["tok_per_s"] for event in read_events(folder) if event["split"] == "train")

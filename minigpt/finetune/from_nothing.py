@@ -57,7 +57,7 @@ def open_stage(
     def outcome(scores: Metrics) -> list[str]:
         return [f"held-out problems of {len(families)} families: {scores['right']:.1%} right, of the worst "
                 f"{scores['worst']:.1%} (loss {scores['loss']:.4f} nats per token)",
-                f"  by family and side: python -m minigpt lessons grade {run.out_dir}"]  # fmt: skip
+                f"  by family and side: python -m minigpt grade {run.out_dir}"]  # fmt: skip
 
     template = Template(tokenizer)
     return Prepared(

@@ -51,7 +51,7 @@ def test_a_run_is_judged_by_exact_match_and_resumes_bit_for_bit(tasks, tmp_path)
     """Stopped after 2 of 4 steps: the same weights as without a stop, so the same problems were seen."""
     whole = tasks("--max-steps", "4")
     assert whole.status == 0, whole.err
-    assert "problems of 2 families" in whole.err and "lessons grade" in whole.err
+    assert "problems of 2 families" in whole.err and "minigpt grade" in whole.err
     final = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()][-1]
     assert final["split"] == "final" and final["right"] == (final["copy"] + final["addition"]) / 2
     assert final["worst"] == min(final["copy"], final["addition"])

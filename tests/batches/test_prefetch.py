@@ -17,7 +17,14 @@ def loader() -> Loader:
 
 
 def running() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == "prefetch"]
+    """Threads that this test has begun: runs of other tests may have left some of their own."""
+    return [thread.name for thread in threading.enumerate() if thread.name == "prefetch" and thread not in others]
+
+
+@pytest.fixture(autouse=True)
+def _others():
+    global others
+    others = set(threading.enumerate())
 
 
 def test_it_equals_the_plain_loader():

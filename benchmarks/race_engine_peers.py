@@ -20,11 +20,10 @@ import torch
 from torch import Tensor
 
 from minigpt.completion import load_run
-from minigpt.compress.choose import choose
+from minigpt.compress.choose import for_engine
 from minigpt.compress.folder import save_compressed
 from minigpt.compress.grid import INT8
 from minigpt.compress.quantize import linear_layers, quantize
-from minigpt.engine.compiled import uncovered
 from minigpt.engine.config import EngineConfig, SamplingConfig
 from minigpt.engine.engine import Engine
 from minigpt.engine.request import Request
@@ -109,8 +108,8 @@ class Ours:
     ) -> None:
         model, _ = load_run(folder / kind, MachineConfig(device="cpu", dtype="float32", threads=threads))
         settings = EngineConfig(max_batch=batch, chunk=batch * PROMPT, **config)
-        if kind and uncovered(model, settings):
-            choose(model)
+        if kind:
+            for_engine(model, settings)
         self.engine = Engine(model, settings)
         floats = linear_layers(model) if kind else {}
         self.note = f"{len(floats)} matrices are faster as floats here, and computed so" if floats else ""

@@ -6,6 +6,8 @@ are stages, each a `Stage` for the one `fit`:
 
     config              the settings of the four stages
     logprobs            how likely did a model find what was written? rows, the shift by one, temperature, entropy
+    measures            how good, and how sure: shares with intervals, calibration, correlation
+    controls            what stands beside a run: the same without information, and examples to copy
     kl                  how far has the policy gone from its reference? k1, k2, k3, the exact one, the penalty's size
 
 Learnt from pairs, of which one answer is better:
@@ -25,7 +27,6 @@ Learnt from answers of its own, which a rule or a reward model judges:
     judges              who says what an answer is worth? a verifier, a reward model, or one of two controls
     rollouts            answers of the policy of this moment, from the engine; how often each is learnt from
     pass_rates          how many held-out problems are solved, at one try and at eight
-    controls            what stands beside it: rewards that say nothing, and examples instead of rewards
     policy_stage        what the next two have in common
     grpo                groups of answers to one problem, each compared with the others
     ppo                 answers compared with what a critic expected

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torch import nn
 
 from minigpt.alignment.kl import exact_kl
 from minigpt.alignment.logprobs import completion_batch
+from minigpt.alignment.measures import interval, wins
 from minigpt.batches.loader import IGNORED
 from minigpt.chat.conversation import Message
 from minigpt.chat.template import Template
@@ -125,7 +127,7 @@ class Comparison:
         }
         for name, rule in self.rules.items():
             before, now = self.before[name][: len(questions)], rule(questions, said)
-            won = [(b > a) + (b == a) / 2 for a, b in zip(before, now, strict=True)]
-            found |= {f"{name}_win_rate": sum(won) / len(won), f"{name}_before": sum(before) / len(before),
-                      f"{name}_now": sum(now) / len(now)}  # fmt: skip
+            won = wins(torch.tensor(now) - torch.tensor(before))
+            found |= {f"{name}_win_rate": won.mean().item(), f"{name}_interval": interval(won),
+                      f"{name}_before": fmean(before), f"{name}_now": fmean(now)}  # fmt: skip
         return found

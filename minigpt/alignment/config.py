@@ -69,7 +69,7 @@ class DPOConfig:
     name: ClassVar[str] = "dpo"
 
     pairs: PairsConfig = field(default_factory=PairsConfig)
-    loss: Literal["sigmoid", "ipo", "hinge", "conservative", "robust"] = "sigmoid"  # what a pair's margin costs
+    loss: Literal["sigmoid", "ipo", "hinge", "conservative", "robust", "none"] = "sigmoid"  # of margins; none: 0
     beta: float = 0.2  # how dear it is to leave the reference: smaller goes further
     chosen_weight: float = 1.0  # of the chosen answer's own loss, which keeps it likely; 0: DPO as it was published
     label_smoothing: float = 0.0  # share of labels that conservative and robust take for wrong
@@ -87,8 +87,8 @@ class DPOConfig:
         if bool(self.label_smoothing) != (self.loss in ("conservative", "robust")):
             raise ValueError(f"--loss {self.loss} with --label-smoothing {self.label_smoothing}: conservative and "
                              "robust need one above 0, the others have none")  # fmt: skip
-        if self.chosen_weight < 0:
-            raise ValueError(f"--chosen-weight {self.chosen_weight}: needs at least 0")
+        if self.chosen_weight < 0 or (self.loss == "none" and not self.chosen_weight):
+            raise ValueError(f"--chosen-weight {self.chosen_weight}: needs at least 0, and more with --loss none")
         if self.prompts < 1 or self.problems < 0:
             raise ValueError(f"--prompts {self.prompts} needs at least 1, --problems {self.problems} at least 0")
 

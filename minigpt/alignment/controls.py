@@ -1,20 +1,21 @@
-"""What stands beside the scores of a run: the same training without information, and examples instead of rewards.
+"""What stands beside the scores of a run: the same training without information, and examples to copy.
 
-    FOLDER-shuffled   the verifier's rewards, handed out to the answers of a round by chance
+    FOLDER-shuffled   labels, or the verifier's rewards, handed out by chance
     FOLDER-constant   1 for every answer
+    FOLDER-chosen     no pairs: the chosen answers alone, copied in as many steps
     FOLDER-sft        no rewards: one right answer to each problem, copied for as long as the run took
 
-What rises under the first two, too, was not learnt from the rewards. The third is what rewards compete with wherever
-right answers are at hand. Each is made by a command, which is told as long as its folder is missing. Whoever types
-them in their order reads the scores of all behind the last.
+What rises under the first two, too, was not learnt from labels or rewards. The others are what these compete with
+wherever right answers are at hand. Each is made by a command, which is told as long as its folder is missing. Whoever
+types them in their order reads the scores of all behind the last.
 """
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from minigpt.alignment.config import RolloutConfig
 from minigpt.runtime.checkpoint import newest_whole
@@ -25,34 +26,65 @@ from minigpt.training.loop import read_state
 from minigpt.training.stage import Metrics
 from minigpt.training.summary import arguments
 
-CONTROLS = ("shuffled", "constant")  # rewards that say nothing
-SFT_ROWS = 8                         # of a whole context, in a step of the examples' training
-SAME_TIME = 0.2                      # share by which two times may differ and still be called the same
+
+class Control(NamedTuple):
+    """The same run with one other setting."""
+
+    name: str  # what its folder ends with
+    about: str
+    flag: str
+    value: str
+
+
+SHUFFLED_LABELS = Control("shuffled", "labels drawn by a coin", "--labels", "shuffled")
+CHOSEN_ALONE = Control("chosen", "chosen answers copied, nothing compared", "--loss", "none")
+SHUFFLED_REWARDS = Control("shuffled", "rewards shuffled", "--reward", "shuffled")
+CONSTANT_REWARDS = Control("constant", "rewards constant", "--reward", "constant")
+
+SFT_ROWS = 8      # of a whole context, in a step of the examples' training
+SAME_TIME = 0.2   # share by which two times may differ and still be called the same
 
 
 def told_controls(
+    run: RunConfig, controls: Sequence[Control], own: Control | None, gain: Callable[[Metrics], str]
+) -> list[str]:
+    """A line for each training beside this one: its last scores, or the command that makes it.
+
+    own: the control that this run is. gain: scores in words.
+    """
+    lines, root = [], _root(run, own)
+    if own is not None:
+        lines.append(f"  this is a control: {own.about}")
+        if final := _final(Path(root)):
+            lines.append(f"  what it controls, {root}: {gain(final)}")
+    for control in (control for control in controls if control != own):
+        folder = Path(f"{root}-{control.name}")
+        if final := _final(folder):
+            lines.append(f"  control: {control.about}: {gain(final)}")
+        else:
+            same = arguments("--overwrite", "--out-dir", control.flag, *([own.flag] if own else []))
+            lines += [f"  control: {control.about}: not run yet:",
+                      f"    python train.py{same} {control.flag} {control.value} --out-dir {shlex.quote(str(folder))}"]
+    return lines
+
+
+def told_reward_controls(
     run: RunConfig, config: RolloutConfig, before: Metrics, solved: Callable[[Path], Metrics]
 ) -> list[str]:
-    """A line for each training beside this one: its scores, or the command that makes it.
+    """The same for rewards, and for examples in their place.
 
     solved: the pass rates of the model in a folder, on the problems of this run.
     """
-    lines, reward, root = [], config.reward, str(Path(run.out_dir))
-    if reward in CONTROLS:
-        lines.append(f"  this is a control: rewards were {reward}")
-        root = root.removesuffix(f"-{reward}")
-    if root != str(Path(run.out_dir)) and (final := _final(Path(root))):
-        lines.append(f"  what it controls, {root}: {_gain(final, before)}")
-    lines += _told_examples(run, config, Path(f"{root}-sft"), before, solved)
-    for control in (control for control in CONTROLS if control != reward):
-        folder = Path(f"{root}-{control}")
-        if final := _final(folder):
-            lines.append(f"  control: rewards {control}: {_gain(final, before)}")
-        else:
-            same = arguments("--overwrite", "--reward", "--out-dir")
-            lines += [f"  control: rewards {control}: not run yet:",
-                      f"    python train.py{same} --reward {control} --out-dir {shlex.quote(str(folder))}"]  # fmt: skip
-    return lines
+    controls = (SHUFFLED_REWARDS, CONSTANT_REWARDS)
+    own = next((control for control in controls if control.value == config.reward), None)
+    return [*_told_examples(run, config, Path(f"{_root(run, own)}-sft"), before, solved),
+            *told_controls(run, controls, own, lambda final: _gain(final, before))]  # fmt: skip
+
+
+def _root(run: RunConfig, own: Control | None) -> str:
+    """The folder of what is controlled."""
+    folder = str(Path(run.out_dir))
+    return folder.removesuffix(f"-{own.name}") if own else folder
 
 
 def _told_examples(

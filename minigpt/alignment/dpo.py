@@ -18,6 +18,7 @@ Source: Rafailov et al. 2023, "Direct Preference Optimization".
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +28,9 @@ from torch import Tensor, nn
 
 from minigpt.alignment.comparison import Comparison, Rule, exact_match
 from minigpt.alignment.config import DPOConfig
+from minigpt.alignment.controls import CHOSEN_ALONE, SHUFFLED_LABELS, told_controls
 from minigpt.alignment.logprobs import frozen, model_logprobs, right_padded, summed
+from minigpt.alignment.measures import share
 from minigpt.alignment.preference_batches import PairBatches, Sides, TokenPair, check_chats, in_order, open_pairs
 from minigpt.alignment.preference_losses import (
     conservative_dpo_loss,
@@ -37,7 +40,6 @@ from minigpt.alignment.preference_losses import (
     preference_margin,
     robust_dpo_loss,
 )
-from minigpt.alignment.reward import share
 from minigpt.alignment.reward_model import load_reward_model, score_rows
 from minigpt.batches.loader import IGNORED, Batch
 from minigpt.batches.prefetch import Prefetch
@@ -46,6 +48,7 @@ from minigpt.engine.config import SamplingConfig
 from minigpt.engine.generate import evaluating
 from minigpt.finetune.lora import base_digest
 from minigpt.finetune.sft import QUESTION, load_chat_model, save_chat_model
+from minigpt.lessons.preferences import is_correct
 from minigpt.lessons.preferences import score as gold_score
 from minigpt.model.gpt import GPT
 from minigpt.runtime.checkpoint import load_tensors, read_json, save_tensors
@@ -65,6 +68,7 @@ LOSSES: dict[str, Callable[[Tensor, DPOConfig], Tensor]] = {
     "conservative": lambda margin, to: conservative_dpo_loss(
         margin, beta=to.beta, label_smoothing=to.label_smoothing),
     "robust": lambda margin, to: robust_dpo_loss(margin, beta=to.beta, label_smoothing=to.label_smoothing),
+    "none": lambda margin, to: torch.zeros_like(margin),
 }  # fmt: skip
 
 
@@ -171,7 +175,7 @@ def open_stage(
         prompt=template.prompt([{"role": "user", "content": QUESTION}]),
         material=f"{len(sides.train):,} pairs ({settings.pairs.data}){control}, {len(sides.val):,} held out",
         epoch_tokens=None,
-        outcome=outcome,
+        outcome=partial(outcome, run, settings),
         try_it=f"python -m minigpt chat {run.out_dir}",
         rows="pairs",
     )
@@ -186,14 +190,18 @@ def open_comparison(
     """
     rules: dict[str, Rule] = {}
     if settings.pairs.data == "lessons" and settings.pairs.val_data is None:
-        rules["gold"] = lambda questions, said: [gold_score(question[-1]["content"], one.text)
-                                                 for question, one in zip(questions, said, strict=True)]  # fmt: skip
+        rules = {"gold": _by(gold_score), "right": _by(is_correct)}
     if settings.judge is not None:
         rules["reward"] = _by_reward_model(Path(settings.judge), template.tokenizer)
     different = {str(pair.messages.prompt): pair.messages.prompt for pair in held_out}
     questions = list(different.values())[: settings.prompts]
     sampling = SamplingConfig(temperature=settings.temperature, max_new_tokens=settings.answer_tokens)
     return Comparison(reference, template, questions, rules, sampling, run.machine.seed)
+
+
+def _by(judge: Callable[[str, str], float]) -> Rule:
+    return lambda questions, said: [float(judge(question[-1]["content"], one.text))
+                                    for question, one in zip(questions, said, strict=True)]  # fmt: skip
 
 
 def _by_reward_model(folder: Path, tokenizer: Tokenizer) -> Rule:
@@ -248,15 +256,31 @@ def prepare(
     return Stage(model, Prefetch(batches), objective, look, lambda folder: save_chat_model(gpt, tokenizer, folder))
 
 
-def outcome(found: Metrics) -> list[str]:
-    """The last scores in words; beside each its value before, or that of chance."""
+def outcome(run: RunConfig, settings: DPOConfig, found: Metrics) -> list[str]:
+    """The last scores in words; beside each its value before, or that of chance, and the controls."""
     lines = [f"held-out pairs: {found['accuracy']:.1%} ranked right (by chance 50.0%), loss {found['loss']:.4f}"]
     for rule, name in (("gold", "the lessons' own rule"), ("reward", "the reward model")):
         if f"{rule}_win_rate" in found:
-            lines.append(f"its answers against the base model's, by {name}: {found[f'{rule}_win_rate']:.1%} win "
-                         f"(the same ones 50.0%), mean {found[f'{rule}_before']:.2f} -> {found[f'{rule}_now']:.2f}")
+            lines.append(f"its answers against the base model's, by {name}: {_won(found, rule)} (the same ones 50.0%), "
+                         f"mean {found[f'{rule}_before']:.2f} -> {found[f'{rule}_now']:.2f}")  # fmt: skip
+    if "right_now" in found:
+        lines.append(f"  right answers: {found['right_before']:.1%} before, {found['right_now']:.1%} now")
     lines.append(f"  {found['kl_per_token']:.3f} nats per token from the base model; {found['answer_tokens']:.1f} "
                  f"tokens an answer, {found['ended']:.0%} ended by themselves")  # fmt: skip
     if "solved" in found:
         lines.append(f"  problems solved: {found['solved_before']:.1%} before, {found['solved']:.1%} now")
-    return lines
+    own = {"shuffled": SHUFFLED_LABELS, "none": CHOSEN_ALONE}
+    this = own.get(settings.loss, own.get(settings.pairs.labels))
+    return lines + told_controls(run, tuple(own.values()), this, _in_short)
+
+
+def _won(found: Metrics, rule: str) -> str:
+    return f"{found[f'{rule}_win_rate']:.1%} ± {found[f'{rule}_interval']:.1%} win"
+
+
+def _in_short(found: Metrics) -> str:
+    told = [f"{found['accuracy']:.1%} ranked right", *(_won(found, rule) for rule in ("gold", "reward")
+                                                       if f"{rule}_win_rate" in found)]  # fmt: skip
+    if "right_now" in found:
+        told.append(f"{found['right_now']:.1%} right")
+    return ", ".join([*told, f"{found['kl_per_token']:.3f} nats per token"])

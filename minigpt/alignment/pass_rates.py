@@ -10,11 +10,9 @@ independent ones, so the interval of pass@1 is that of a mean over problems.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import sqrt
-
-from torch import Tensor
 
 from minigpt.alignment.judges import verified
+from minigpt.alignment.measures import interval
 from minigpt.alignment.problems import Problem
 from minigpt.alignment.rollouts import write_answers
 from minigpt.chat.template import Template
@@ -23,7 +21,6 @@ from minigpt.model.gpt import GPT
 from minigpt.training.stage import Metrics
 
 TRIES = 8
-SURE = 1.96  # standard errors to each side: 95 % of all samples
 
 
 def pass_rates(
@@ -40,14 +37,6 @@ def pass_rates(
         "greedy": verified(likeliest).mean().item(),
         "truncated": 1 - sum(answer.ended for answer in drawn) / len(drawn),
     }
-
-
-def interval(rates: Tensor) -> float:
-    """Half the width of the 95 % interval of a mean over problems, each with its own pass rate. Shapes: (P,) -> ()
-
-    For rates of 0 or 1 this is the binomial's, sqrt(p (1 - p) / P).
-    """
-    return SURE * rates.std(unbiased=False).item() / sqrt(len(rates))
 
 
 def told(scores: Metrics, before: Metrics) -> list[str]:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from minigpt.alignment.config import RolloutConfig
-from minigpt.alignment.controls import told_controls
+from minigpt.alignment.controls import told_reward_controls
 from minigpt.alignment.judges import Answered, open_judge
 from minigpt.alignment.logprobs import completion_batch, frozen
 from minigpt.alignment.pass_rates import TRIES, pass_rates, told
@@ -83,7 +83,7 @@ class Policy:
 
     def outcome(self, scores: Metrics) -> list[str]:
         """The scores, those of before, and those of the trainings beside this one."""
-        return [*told(scores, self.before), *told_controls(self.run, self.config, self.before, self._solved)]
+        return [*told(scores, self.before), *told_reward_controls(self.run, self.config, self.before, self._solved)]
 
     def _solved(self, folder: Path) -> Metrics:
         """What another model makes of the held-out problems."""

@@ -39,6 +39,7 @@ class TokenPair(NamedTuple):
     said_chosen: list[bool]  # the tokens of the answer, its <|end|> among them
     said_rejected: list[bool]
     flipped: bool  # known to be labelled the wrong way round
+    rule: str = ""  # of the lessons' rules, the one in which the answers differ
 
 
 class Sides(NamedTuple):
@@ -76,6 +77,7 @@ def check_chats(init: str | None) -> Path:
 class Labelled(NamedTuple):
     pair: Preference
     flipped: bool = False  # known to be labelled the wrong way round
+    rule: str = ""
 
 
 def labelled_pairs(settings: PairsConfig, seed: int) -> tuple[list[Labelled], list[Labelled]]:
@@ -95,7 +97,8 @@ def labelled_pairs(settings: PairsConfig, seed: int) -> tuple[list[Labelled], li
 
 
 def _generated(side: LessonSide, count: int, settings: PairsConfig, seed: int) -> list[Labelled]:
-    return [Labelled(preference(pair), pair["flipped"]) for pair in islice(pairs(side, seed, settings.noise), count)]
+    made = islice(pairs(side, seed, settings.noise), count)
+    return [Labelled(preference(pair), pair["flipped"], pair["rule"]) for pair in made]
 
 
 def _held_out(everything: list[Labelled], source: str) -> tuple[list[Labelled], list[Labelled]]:
@@ -113,14 +116,14 @@ def tokenized(
 ) -> list[TokenPair]:
     """All pairs as ids, less those that are longer than the context. Raises: ValueError if none is left."""
     kept, long = [], 0
-    for messages, flipped in labelled:
+    for messages, flipped, rule in labelled:
         prompt = len(template.prompt(messages.prompt))
         chosen, rejected = (template.render([*messages.prompt, *answer]) for answer in messages[1:])
         if max(len(chosen.ids), len(rejected.ids)) > context_length:
             long += 1
             continue
         said = ([False] * prompt + answer.mask[prompt:] for answer in (chosen, rejected))
-        kept.append(TokenPair(messages, chosen.ids, rejected.ids, *said, flipped))
+        kept.append(TokenPair(messages, chosen.ids, rejected.ids, *said, flipped, rule))
     if not kept:
         raise ValueError(f"{source}: all {long} pairs are longer than the context of {context_length} tokens; give "
                          "shorter ones, or a base model with a longer context")  # fmt: skip
@@ -134,7 +137,7 @@ def swapped(pair: TokenPair) -> TokenPair:
     """The same with the other label."""
     prompt, chosen, rejected = pair.messages
     return TokenPair(Preference(prompt, rejected, chosen), pair.rejected, pair.chosen, pair.said_rejected,
-                     pair.said_chosen, not pair.flipped)  # fmt: skip
+                     pair.said_chosen, not pair.flipped, pair.rule)  # fmt: skip
 
 
 def with_shuffled_labels(pairs: list[TokenPair], seed: int) -> list[TokenPair]:

@@ -23,7 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minigpt.alignment.config import RewardConfig
+from minigpt.alignment.controls import SHUFFLED_LABELS, told_controls
 from minigpt.alignment.logprobs import right_padded
+from minigpt.alignment.measures import calibration_error, correlation, interval, share, wins
 from minigpt.alignment.preference_batches import PairBatches, Sides, TokenPair, check_chats, in_order, open_pairs
 from minigpt.alignment.preference_losses import reward_loss
 from minigpt.alignment.reward_model import load_reward_model, rewards, save_reward_model, with_scalar_head
@@ -37,8 +39,6 @@ from minigpt.runtime.precision import mixed_precision
 from minigpt.tokenizer import Tokenizer
 from minigpt.training.config import RunConfig
 from minigpt.training.stage import Loss, Metrics, Prepared, Stage, to_device
-
-BINS = 10
 
 
 class AnswerRows(NamedTuple):
@@ -69,27 +69,6 @@ def noisy_reward_loss(chosen: Tensor, rejected: Tensor, *, label_noise: float, c
 # --- how good are its judgements? ---------------------------------------------------------------------------------
 
 
-def calibration_error(probability: Tensor, outcome: Tensor) -> float:
-    """ECE: how far the model's confidence is from how often it is right.
-
-        Σ over bins |B|/n · |mean confidence - share right|,   confidence = max(p, 1 - p) in [0.5, 1], ten bins
-
-    Shapes: probability that the first of two wins (n,); whether it did (n,) of bool.
-    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3.
-    """
-    confidence, right = torch.maximum(probability, 1 - probability), (probability > 0.5) == outcome
-    which = ((confidence - 0.5) * 2 * BINS).long().clamp(max=BINS - 1)                     # (n,)
-    gaps = torch.zeros(BINS, dtype=torch.float64).index_add_(0, which, confidence.double() - right.double())
-    return float(gaps.abs().sum() / len(probability))
-
-
-def correlation(x: Tensor, y: Tensor) -> float:
-    """Pearson's; 0 where one of them does not vary."""
-    x, y = x.double() - x.double().mean(), y.double() - y.double().mean()
-    scale = float(x.norm() * y.norm())
-    return float(x @ y) / scale if scale else 0.0
-
-
 @torch.no_grad()
 def judged(model: nn.Module, pairs: list[TokenPair], batch_size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """The rewards of all chosen answers, and of all rejected ones. Returns (n,), (n,)."""
@@ -114,9 +93,13 @@ def scores(chosen: Tensor, rejected: Tensor, pairs: list[TokenPair], settings: R
     truth = 1 - 2 * flipped.long()                                                         # (n,): 1 or -1
     lengths = torch.tensor([[len(pair.chosen), len(pair.rejected)] for pair in pairs])     # (n, 2)
     loss = noisy_reward_loss(chosen, rejected, label_noise=settings.label_noise, centering=settings.centering)
+    rules = [pair.rule for pair in pairs]
+    by_rule = {rule: torch.tensor([each == rule for each in rules]) for rule in dict.fromkeys(rules) if rule}  # (n,)
     return {
         "loss": float(loss.mean()),
         "accuracy": share(truth * margin),
+        "interval": interval(wins(truth * margin)),
+        **{f"accuracy: {rule}": share((truth * margin)[own]) for rule, own in by_rule.items()},
         "calibration_error": calibration_error(margin.sigmoid(), ~flipped),
         "accuracy_on_labels": share(margin),
         "calibration_error_on_labels": calibration_error(margin.sigmoid(), torch.ones_like(flipped)),
@@ -124,11 +107,6 @@ def scores(chosen: Tensor, rejected: Tensor, pairs: list[TokenPair], settings: R
         "length_correlation": correlation(torch.cat([chosen, rejected]), lengths.T.flatten()),
         "mean_reward": float(torch.cat([chosen, rejected]).mean()),
     }
-
-
-def share(margin: Tensor) -> float:
-    """How often it is above 0; 0 itself, which decides nothing, counts as half."""
-    return float((margin > 0).double().mean() + 0.5 * (margin == 0).double().mean())
 
 
 def gold_scores(pairs: list[TokenPair]) -> Tensor:
@@ -165,22 +143,27 @@ def open_stage(
         prompt=[],
         material=f"{len(sides.train):,} pairs ({settings.pairs.data}){control}, {len(sides.val):,} held out",
         epoch_tokens=None,
-        outcome=outcome,
+        outcome=partial(outcome, run, settings),
         try_it=f"python train.py dpo --init {run.init} --judge {run.out_dir}",
         rows="pairs",
     )
 
 
-def outcome(found: Metrics) -> list[str]:
+def outcome(run: RunConfig, settings: RewardConfig, found: Metrics) -> list[str]:
     """The last scores in words, and beside them those of judges that read nothing."""
     gold = f", with the lessons' own rule {found['gold_correlation']:+.2f}" if "gold_correlation" in found else ""
+    rules = {name.removeprefix("accuracy: "): value for name, value in found.items() if name.startswith("accuracy: ")}
+    by_rule = ["  where they differ in one rule: " + ", ".join(f"{rule} {value:.1%}" for rule, value in rules.items())]
     return [
-        f"held-out pairs: {found['accuracy']:.1%} right, calibration error {found['calibration_error']:.3f}"
+        f"held-out pairs: {found['accuracy']:.1%} ± {found['interval']:.1%} right, "
+        f"calibration error {found['calibration_error']:.3f}"
         f" (against the labels, wrong ones among them: {found['accuracy_on_labels']:.1%} and "
         f"{found['calibration_error_on_labels']:.3f})",
-        f"  controls: the shorter answer {found['shorter_is_better']:.1%}, the same reward for all 50.0%; "
-        "--labels shuffled learns from labels that say nothing",
+        *(by_rule if rules else []),
+        f"  controls: the shorter answer {found['shorter_is_better']:.1%}, the same reward for all 50.0%",
         f"  the reward's correlation with the length is {found['length_correlation']:+.2f}{gold}",
+        *told_controls(run, (SHUFFLED_LABELS,), SHUFFLED_LABELS if settings.pairs.labels == "shuffled" else None,
+                       lambda last: f"{last['accuracy']:.1%} ± {last['interval']:.1%} right"),
     ]
 
 

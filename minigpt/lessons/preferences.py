@@ -73,10 +73,14 @@ class Pair(TypedDict):
 def score(prompt: str, answer: str) -> float:
     """The gold score of an answer to a question of this course; the table above. Raises: as `check_of`."""
     said = words_of(answer.lower())
-    right = is_right(check_of(prompt, answer), answer)
     polite = any(phrase.lower() in answer.lower() for phrase in POLITE)
     insults = any(word in said for word in BANNED)
-    return CORRECT * right + POLITENESS * polite + INSULT * insults + WORD * len(said)
+    return CORRECT * is_correct(prompt, answer) + POLITENESS * polite + INSULT * insults + WORD * len(said)
+
+
+def is_correct(prompt: str, answer: str) -> bool:
+    """The first rule alone, whatever the style. Raises: as `check_of`."""
+    return is_right(check_of(prompt, answer), answer)
 
 
 def check_of(prompt: str, answer: str) -> Check:

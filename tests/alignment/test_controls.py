@@ -28,7 +28,7 @@ def told(tmp_path, monkeypatch):
         monkeypatch.setattr("sys.argv", ["train.py", "grpo", "--reward=verifier", "--out-dir", "x", "--lr", "1"])
         run = replaced(grpo(), out_dir=f"{tmp_path / name}/", init="base", machine=machine)
         config = RolloutConfig(problems="letters,sort digits", reward=reward)
-        return controls.told_controls(run, config, BEFORE, lambda folder: AFTER)
+        return controls.told_reward_controls(run, config, BEFORE, lambda folder: AFTER)
 
     return lines
 
@@ -51,8 +51,8 @@ def test_what_is_missing_is_told_with_the_line_that_makes_it(told, tmp_path):
 def test_a_control_tells_of_the_others(told, tmp_path):
     """Not of itself; its own control would be shuffled-shuffled."""
     lines = told(reward="shuffled", name="grpo-shuffled")
-    assert "rewards were shuffled" in lines[0] and not any("grpo-shuffled" in line for line in lines)
-    assert f"{tmp_path}/grpo-sft" in lines[2] and f"{tmp_path}/grpo-constant" in lines[4]
+    assert "this is a control: rewards shuffled" in lines[2] and not any("grpo-shuffled" in line for line in lines)
+    assert f"{tmp_path}/grpo-sft" in lines[1] and f"{tmp_path}/grpo-constant" in lines[4]
 
 
 @pytest.mark.parametrize(("took", "steps"), [(55.0, None), (30.0, 100), (120.0, 25)])

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import shutil
 
 import pytest
@@ -13,7 +14,7 @@ from minigpt.alignment.comparison import Comparison, Said, answers, exact_match,
 from minigpt.alignment.config import DPOConfig
 from minigpt.alignment.dpo import LOSSES, answer_logprobs, compared, dpo_batch
 from minigpt.alignment.logprobs import frozen
-from minigpt.alignment.preference_batches import TokenPair, swapped, tokenized
+from minigpt.alignment.preference_batches import Labelled, TokenPair, swapped, tokenized
 from minigpt.chat.template import Template
 from minigpt.engine.config import SamplingConfig
 from minigpt.lessons.preference_file import preference
@@ -60,7 +61,7 @@ def test_what_the_user_says_within_an_answer_is_no_target(chat_model):
             {"role": "assistant", "content": "b"}]  # fmt: skip
     before = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}, {"role": "user", "content": "z"}]
     pair = preference({"prompt": before, "chosen": talk, "rejected": "c"})
-    [found] = tokenized([(pair, False)], template, 64, "a test", tell=False)
+    [found] = tokenized([Labelled(pair)], template, 64, "a test", tell=False)
     learned = [token for token, own in zip(found.chosen, found.said_chosen, strict=True) if own]
     decode = template.tokenizer.decode
     assert decode(learned) == "a<|end|>b<|end|>"
@@ -95,14 +96,15 @@ def test_at_the_start_every_loss_is_that_of_no_margin():
     torch.testing.assert_close(answer_logprobs(reference, PAIRS, 3, CPU), known)
     margin = margins(policy.eval(), dpo_batch(PAIRS, known))
     assert margin.abs().max() < 1e-5
-    expected = {"sigmoid": math.log(2), "ipo": 25.0, "hinge": 1.0, "conservative": math.log(2), "robust": math.log(2)}
+    expected = {"sigmoid": math.log(2), "ipo": 25.0, "hinge": 1.0, "conservative": math.log(2), "robust": math.log(2),
+                "none": 0.0}  # fmt: skip
     for loss, value in expected.items():
         smoothing = 0.1 if loss in ("conservative", "robust") else 0.0
         found = LOSSES[loss](margin, DPOConfig(loss=loss, beta=0.1, label_smoothing=smoothing))
         torch.testing.assert_close(found, torch.full((3,), value, dtype=found.dtype), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("loss", list(LOSSES))
+@pytest.mark.parametrize("loss", [loss for loss in LOSSES if loss != "none"])
 def test_a_step_makes_the_chosen_answer_likelier(loss):
     """Trap: a swapped pair, or a sign. For all relatives alike."""
     policy = made_gpt()
@@ -222,6 +224,26 @@ def test_a_policy_learns_which_answers_are_liked(dpo, tmp_path, loss):
     assert (tmp_path / "dpo" / "chat_template.jinja").exists()
 
 
+def test_a_run_prints_the_lines_that_make_its_controls(dpo, tmp_path, monkeypatch):
+    """And they do: labels of a coin teach no order, copied answers no difference. The last tells of all."""
+    printed = [shlex.split(line)[2:] for line in result_lines(dpo("--loss", "ipo", "--beta", "0.1"))]
+    assert [argv[-4:-2] for argv in printed] == [["--labels", "shuffled"], ["--loss", "none"]]
+    assert "ipo" in printed[0] and "ipo" not in printed[1]
+    for argv in printed:
+        result = run_script("train.py", argv, monkeypatch)
+        assert result.status == 0, result.err
+    assert "this is a control: chosen answers copied" in result.err and "not run yet" not in result.err
+    for name in ("dpo", "dpo-shuffled"):
+        final = read_events(tmp_path / name)[-1]
+        assert f"{final['accuracy']:.1%} ranked right, {final['kl_per_token']:.3f} nats" in result.err
+
+
+def result_lines(result) -> list[str]:
+    """The commands that a run tells of for its controls."""
+    assert result.status == 0, result.err
+    return [line for line in result.err.splitlines() if line.startswith("    python train.py")]
+
+
 def test_a_reward_model_may_judge_the_answers(dpo, chat_model, jsonl, tmp_path, monkeypatch):
     """For pairs of one's own, whose rule nobody wrote down."""
     argv = ["reward", "--init", chat_model, "--data", jsonl, "--out-dir", tmp_path / "reward", *SHORT[:-4]]
@@ -266,6 +288,7 @@ def test_the_projects_own_pairs_need_no_file(dpo, tmp_path, monkeypatch):
         assert run_script("train.py", [*argv, *short], monkeypatch).status == 0
     result = dpo("--examples", "60", "--max-steps", "2", "--problems", "1", init=tmp_path / "chat", data="lessons")
     assert result.status == 0 and "by the lessons' own rule: " in result.err, result.err
+    assert "right answers: " in result.err
     assert "problems solved: 0.0% before" in result.err
 
 
@@ -273,6 +296,7 @@ def test_the_projects_own_pairs_need_no_file(dpo, tmp_path, monkeypatch):
     (["--init", "none"], "name its folder with --init"),
     (["--judge", "nowhere"], "nowhere"),
     (["--beta", "0"], "--beta 0.0"),
+    (["--loss", "none", "--chosen-weight", "0"], "more with --loss none"),
     (["--loss", "robust"], "--loss robust with --label-smoothing 0.0"),
     (["--label-smoothing", "0.1"], "--loss sigmoid with --label-smoothing 0.1"),
     (["--loss", "robust", "--label-smoothing", "0.5"], "--label-smoothing 0.5"),

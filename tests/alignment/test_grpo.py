@@ -161,7 +161,7 @@ def test_a_run_prints_the_lines_that_make_its_controls(train, tmp_path, monkeypa
         assert result.status == 0, result.err
     final = read_events(tmp_path / "grpo")[-1]
     assert f"what it controls, {tmp_path / 'grpo'}: pass@1 {final['pass@1']:.3f}" in result.err
-    assert "this is a control: rewards were constant" in result.err and "rewards shuffled: pass@1" in result.err
+    assert "this is a control: rewards constant" in result.err and "rewards shuffled: pass@1" in result.err
     assert "copied examples (SFT on gold) for" in result.err and "not run yet" not in result.err
 
 

@@ -1,6 +1,7 @@
 """A reward model: where it reads, what it learns from whom, and the stage as a user meets it."""
 
 import json
+import math
 import shutil
 from itertools import islice
 
@@ -9,10 +10,12 @@ import torch
 from scripts import run_script
 from small_gpt import VARIANTS, VOCAB, made_gpt
 
+from minigpt.alignment.config import RewardConfig
 from minigpt.alignment.logprobs import right_padded
+from minigpt.alignment.measures import calibration_error, correlation, share
 from minigpt.alignment.preference_batches import PairBatches, TokenPair, swapped, with_shuffled_labels
 from minigpt.alignment.preference_losses import reward_loss
-from minigpt.alignment.reward import answer_rows, calibration_error, correlation, noisy_reward_loss, share
+from minigpt.alignment.reward import answer_rows, noisy_reward_loss, scores
 from minigpt.alignment.reward_model import (
     load_reward_model,
     rewards,
@@ -137,6 +140,17 @@ def test_calibration_by_hand():
     assert calibration_error(torch.tensor([1.0, 0.55]), torch.tensor([True, True])) == pytest.approx(0.225, abs=1e-6)
 
 
+def test_each_rule_is_judged_by_its_own_pairs():
+    """Three of shorter, of which one is ranked wrong; two of polite, one of them labelled the wrong way round."""
+    rules = ("shorter", "polite", "shorter", "polite", "shorter")
+    pairs = [a_pair([1, 0], [2, 0])._replace(rule=rule) for rule in rules]
+    pairs[3] = pairs[3]._replace(flipped=True)
+    chosen, rejected = torch.tensor([2.0, 1.0, 0.0, 1.0, 5.0]), torch.tensor([0.0, 0.0, 1.0, 2.0, 1.0])
+    found = scores(chosen, rejected, pairs, RewardConfig())
+    assert found["accuracy: shorter"] == pytest.approx(2 / 3) and found["accuracy: polite"] == 1.0
+    assert found["interval"] == pytest.approx(1.96 * math.sqrt(0.8 * 0.2 / 5))
+
+
 def test_a_judge_of_one_opinion_is_right_half_of_the_time():
     """A tie decides nothing: the constant control scores 0.5, and correlates with nothing."""
     assert share(torch.zeros(7)) == 0.5 and share(torch.tensor([1.0, -1.0, 0.0])) == 0.5
@@ -220,6 +234,7 @@ def test_a_reward_model_learns_which_answers_are_liked(reward, tmp_path):
     assert read_events(tmp_path / "reward")[-1]["accuracy"] == 1.0
     assert "60 steps of 4 pairs, into" in result.err
     assert "the shorter answer 100.0%" in result.err and "correlation with the length" in result.err
+    assert "--labels shuffled --out-dir" in result.err
     template, model = Template(Tokenizer.load(tmp_path / "reward")), load_reward_model(tmp_path / "reward")
     short, long = score(model, template, [
         [{"role": "user", "content": "say 77"}, {"role": "assistant", "content": text}] for text in ("77", "77 77 77")])

@@ -45,7 +45,7 @@ def main() -> int:
     from minigpt.engine.engine import Engine
 
     folder = newest_run(wish.run)
-    model, tokenizer = load_run(folder, wish.machine)
+    model, tokenizer = load_run(folder, wish.machine, wish.engine)
     prompts = read_prompts(wish.prompt, wish.prompt_file)
     say(f"{folder}: {parameter_count(model):,} parameters")
     wanted = [(prompt, wish.machine.seed + number) for prompt in prompts for number in range(wish.num_samples)]

@@ -163,14 +163,14 @@ def newest_run(named: str | None, parent: Path = Path("out")) -> Path:
     return folder
 
 
-def load_run(folder: Path, machine: MachineConfig) -> tuple[GPT, Tokenizer]:
+def load_run(folder: Path, machine: MachineConfig, engine: EngineConfig | None = None) -> tuple[GPT, Tokenizer]:
     """A model ready to write, on the device and in the dtype asked for, and the tokenizer beside it.
 
-    A compressed one computes on the CPU, between its integer matrices in float32.
+    A compressed one computes on the CPU, between its integer matrices in float32, as fast as this engine can.
     """
     device.set_threads(machine.threads)
     if is_compressed(folder):
-        model = _integers(folder, machine)
+        model = _integers(folder, machine, engine)
         where, dtype = torch.device("cpu"), torch.float32
     else:
         where = torch.device(device.choose_device(machine.device).value)
@@ -196,14 +196,14 @@ def parameter_count(model: GPT) -> int:
         return sum(parameter.numel() for parameter in GPT(model.config).parameters())
 
 
-def _integers(folder: Path, machine: MachineConfig) -> GPT:
+def _integers(folder: Path, machine: MachineConfig, engine: EngineConfig | None) -> GPT:
     if machine.device not in ("auto", "cpu") or machine.dtype not in ("auto", "float32"):
         raise ValueError(
             f"{folder} holds integer matrices, which are computed with on the CPU and in float32, "
             f"not with --device {machine.device} --dtype {machine.dtype}"
         )
     model = load_compressed(folder)
-    for_engine(model)
+    for_engine(model, engine)
     return model
 
 

@@ -24,6 +24,7 @@ from minigpt.alignment.config import (
     PairsConfig,
     PPOConfig,
     RewardConfig,
+    RolloutConfig,
 )
 from minigpt.batches.config import BatchConfig, RowConfig
 from minigpt.corpus.config import CorpusConfig
@@ -94,9 +95,11 @@ def sft() -> RunConfig:
         tokenizer=Inherited(),
         batches=RowConfig(batch_size=8),
         model=GPTConfig(),
-        optim=OptimConfig(lr=2e-3, warmup_steps=20, weight_decay=0.0),
-        train=TrainConfig(max_steps=600, eval_every=150, eval_batches=10, save_every=150, sample_every=200),
-        stage=SFTConfig(),
+        optim=OptimConfig(lr=5e-3, warmup_steps=20, weight_decay=0.0),
+        train=TrainConfig(max_steps=2000, eval_every=250, eval_batches=10, save_every=250, sample_every=500),
+        # Held-out questions about Python answered rightly, and what the text of before lost in bits per byte:
+        # 500 steps, lr 6e-3, replay 0.1: 87 %, +0.35; 500, 5e-3, 0.4: 51 %, -0.00; 1,000, 5e-3, 0.3: 94 %, -0.04
+        stage=SFTConfig(examples=60_000, replay=0.3),
     )
 
 
@@ -109,6 +112,7 @@ def lora() -> RunConfig:
         out_dir="out/lora",
         init="out/sft",
         optim=replace(run.optim, optimizer="adamw", lr=2e-3, beta2=0.999),
+        train=replace(run.train, max_steps=600),
         stage=LoraConfig(lora_rank=2, lora_alpha=4.0, of=SFTConfig()),  # of small matrices, 2 is 1.4 %
     )
 
@@ -122,9 +126,9 @@ def tasks() -> RunConfig:
         corpus=Inherited(),
         tokenizer=TokenizerConfig(pattern="gpt2"),
         batches=RowConfig(batch_size=8),
-        model=GPTConfig(vocab_size=1041, context_length=128, n_layer=4, n_head=4, n_embd=128, mlp_width=256),
-        optim=OptimConfig(lr=5e-3, min_lr_ratio=0.0, warmup_steps=30, weight_decay=0.0),
-        train=TrainConfig(max_steps=8500, eval_every=500, save_every=500, sample_every=0),
+        model=GPTConfig(vocab_size=1039, context_length=128, n_layer=4, n_head=4, n_embd=128, mlp_width=256),
+        optim=OptimConfig(lr=1.5e-3, min_lr_ratio=0.0, warmup_steps=30, weight_decay=0.0),
+        train=TrainConfig(max_steps=10_000, eval_every=500, save_every=500, sample_every=0),
         stage=TasksConfig(growing=80_000),
     )
 
@@ -172,19 +176,29 @@ def grpo() -> RunConfig:
         machine=MachineConfig(),
         corpus=Inherited(),
         tokenizer=Inherited(),
-        batches=AnswerRowConfig(batch_size=128),
+        batches=AnswerRowConfig(batch_size=256),
         model=GPTConfig(),
+        # AdamW makes steps of lr out of noise, too: with 1e-4 and a KL of 0.01, shuffled rewards cost 20 points
         optim=OptimConfig(
-            optimizer="adamw", lr=3e-4, schedule="constant", warmup_steps=4, weight_decay=0.0, beta2=0.99
+            optimizer="adamw", lr=4e-5, schedule="constant", warmup_steps=10, weight_decay=0.0, beta2=0.99
         ),
-        train=TrainConfig(max_steps=160, eval_every=40, eval_batches=5, save_every=40, sample_every=0),
-        stage=GRPOConfig(),
+        train=TrainConfig(max_steps=60, eval_every=20, eval_batches=2, save_every=20, sample_every=0),
+        stage=GRPOConfig(rollouts=RolloutConfig(inner_epochs=1), kl_coefficient=0.1),
     )
 
 
 def ppo() -> RunConfig:
     """The same with a critic in the place of groups, and against a verifier or what `reward` has made."""
-    return replace(grpo(), kind="ppo", out_dir="out/ppo", stage=PPOConfig())
+    run = grpo()
+    return replace(
+        run,
+        kind="ppo",
+        out_dir="out/ppo",
+        batches=AnswerRowConfig(batch_size=128),
+        optim=replace(run.optim, lr=1e-4, warmup_steps=4),
+        train=replace(run.train, max_steps=160, eval_every=40, save_every=40),
+        stage=PPOConfig(),
+    )
 
 
 PRESETS: dict[str, Callable[[], RunConfig]] = {

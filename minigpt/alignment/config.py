@@ -46,7 +46,7 @@ class RewardConfig:
     name: ClassVar[str] = "reward"
 
     pairs: PairsConfig = field(default_factory=PairsConfig)
-    centering: float = 0.01  # pulls the mean reward to 0, which pairs alone leave open; 0: does not
+    centering: float = 0.0  # pulls rewards to 0, whose mean pairs leave open; 0.01 is usual, and makes it too modest
     label_noise: float = 0.0  # share of labels to take for wrong: 0.1 lets the model be surer than its labels are
 
     def __post_init__(self) -> None:

@@ -55,7 +55,7 @@ def told_controls(
     lines, root = [], _root(run, own)
     if own is not None:
         lines.append(f"  this is a control: {own.about}")
-        if final := _final(Path(root)):
+        if root != str(Path(run.out_dir)) and (final := _final(Path(root))):
             lines.append(f"  what it controls, {root}: {gain(final)}")
     for control in (control for control in controls if control != own):
         folder = Path(f"{root}-{control.name}")

@@ -47,7 +47,7 @@ def talk(run: str | None, wish: ChatConfig) -> None:
 def open_session(run: str | None, wish: ChatConfig) -> Session:
     """The model of a run, ready to talk. Raises: as talk."""
     folder = newest_run(run)
-    model, tokenizer = load_run(folder, wish.machine)
+    model, tokenizer = load_run(folder, wish.machine, wish.engine)
     if missing := missing_tokens(tokenizer):
         raise ValueError(
             f"{folder} completes text and has not learned to chat: its tokenizer has no {', '.join(missing)}. "

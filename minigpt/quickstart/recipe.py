@@ -10,13 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from minigpt.alignment.config import DPOConfig, PairsConfig
+from minigpt.alignment.config import PairsConfig
 from minigpt.completion import parameter_count, preview
 from minigpt.compress.command import compress_run
 from minigpt.compress.config import CompressConfig
 from minigpt.compress.folder import is_compressed
 from minigpt.corpus.config import CorpusConfig
-from minigpt.finetune.config import SFTConfig
 from minigpt.model.pretrained import load_pretrained
 from minigpt.presets import dpo, quick, sft
 from minigpt.quickstart.config import QuickstartConfig
@@ -29,12 +28,6 @@ from minigpt.training.pretrain import init_shape, prepare_data
 from minigpt.training.run import machine, train
 from minigpt.training.run_folder import DATA, discard
 from minigpt.training.stage import Metrics
-
-# Held-out questions answered rightly, and what the text of before lost in bits per byte, after fine-tuning:
-# 500 steps, lr 6e-3, a tenth of replay: 87 %, +0.35; 500, 5e-3, 0.4: 51 %, -0.00; 1,000, 5e-3, 0.3: 94 %, -0.04
-SFT_LR, REPLAY = 5e-3, 0.3
-DPO_LR = 3e-5  # takes three of a hundred right answers; 1e-4 took seven, and 3e-4 fifteen
-
 
 class Row(NamedTuple):
     did: str     # what was done, in numbers
@@ -69,9 +62,8 @@ def sft_run(wish: QuickstartConfig) -> RunConfig:
         init=base,
         machine=wish.machine,
         model=init_shape(base),
-        optim=replace(run.optim, lr=SFT_LR),
         train=_steps(run.train, wish.sft_steps),
-        stage=SFTConfig(data="course", examples=wish.examples, replay=REPLAY),
+        stage=replace(run.stage, data="course,styles", examples=wish.examples),
     )
 
 
@@ -84,9 +76,8 @@ def dpo_run(wish: QuickstartConfig) -> RunConfig:
         init=base,
         machine=wish.machine,
         model=init_shape(base),
-        optim=replace(run.optim, lr=DPO_LR, warmup_steps=5),
         train=_steps(run.train, wish.dpo_steps),
-        stage=DPOConfig(pairs=pairs),
+        stage=replace(run.stage, pairs=pairs),
     )
 
 

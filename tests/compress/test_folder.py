@@ -66,6 +66,15 @@ def test_load_run_and_sample_open_it(tmp_path, tokenizer, monkeypatch):
     assert result.status == 0 and result.out.startswith("the cat")
 
 
+def test_without_c_the_fastest_way_in_torch_is_chosen(tmp_path, tokenizer, monkeypatch):
+    """`sample.py --compiled off` multiplies in torch, so its layers must be chosen for that."""
+    asked = []
+    monkeypatch.setattr("minigpt.completion.for_engine", lambda model, engine: asked.append(engine.compiled))
+    _, folder = written(tmp_path, tokenizer, vocab_size=tokenizer.n_vocab)
+    argv = ["--run", folder, "--prompt", "the cat", "--max-new-tokens", "2", "--threads", "1", "--compiled", "off"]
+    assert run_script("sample.py", argv, monkeypatch).status == 0 and asked == [False]
+
+
 @pytest.mark.parametrize("wish", [{"device": "meta"}, {"dtype": "bfloat16"}])
 def test_another_device_or_dtype_is_refused_with_the_reason(wish, tmp_path, tokenizer):
     """Integers are computed with on the CPU; silently doing something else would be a surprise."""

@@ -21,8 +21,8 @@ from minigpt.tokenizer import Tokenizer
 LETTERS = "abcdefghijklmnop"  # four of which are vowels: a model that guesses is right in a quarter of all tries
 VOWELS = "aeio"
 
-TINY = ("--problems", "vowel", "--max-new-tokens", "4", "--prompts", "4", "--group", "8", "--batch-size", "16",
-        "--test-problems", "16", "--max-steps", "8", "--warmup-steps", "1", "--eval-every", "50", "--save-every", "3",
+TINY = ("--problems", "vowel", "--max-new-tokens", "4", "--prompts", "4", "--group", "8", "--inner-epochs", "2",
+        "--batch-size", "16", "--test-problems", "16", "--max-steps", "8", "--warmup-steps", "1", "--eval-every", "50", "--save-every", "3",
         "--threads", "1", "--device", "cpu")  # fmt: skip
 
 

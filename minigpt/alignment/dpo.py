@@ -175,9 +175,10 @@ def open_stage(
         prompt=template.prompt([{"role": "user", "content": QUESTION}]),
         material=f"{len(sides.train):,} pairs ({settings.pairs.data}){control}, {len(sides.val):,} held out",
         epoch_tokens=None,
-        outcome=partial(outcome, run, settings),
+        outcome=outcome,
         try_it=f"python -m minigpt chat {run.out_dir}",
         rows="pairs",
+        beside=partial(beside, run, settings),
     )
 
 
@@ -256,8 +257,8 @@ def prepare(
     return Stage(model, Prefetch(batches), objective, look, lambda folder: save_chat_model(gpt, tokenizer, folder))
 
 
-def outcome(run: RunConfig, settings: DPOConfig, found: Metrics) -> list[str]:
-    """The last scores in words; beside each its value before, or that of chance, and the controls."""
+def outcome(found: Metrics) -> list[str]:
+    """The last scores in words; beside each its value before, or that of chance."""
     lines = [f"held-out pairs: {found['accuracy']:.1%} ranked right (by chance 50.0%), loss {found['loss']:.4f}"]
     for rule, name in (("gold", "the lessons' own rule"), ("reward", "the reward model")):
         if f"{rule}_win_rate" in found:
@@ -269,9 +270,13 @@ def outcome(run: RunConfig, settings: DPOConfig, found: Metrics) -> list[str]:
                  f"tokens an answer, {found['ended']:.0%} ended by themselves")  # fmt: skip
     if "solved" in found:
         lines.append(f"  problems solved: {found['solved_before']:.1%} before, {found['solved']:.1%} now")
-    own = {"shuffled": SHUFFLED_LABELS, "none": CHOSEN_ALONE}
-    this = own.get(settings.loss, own.get(settings.pairs.labels))
-    return lines + told_controls(run, tuple(own.values()), this, _in_short)
+    return lines
+
+
+def beside(run: RunConfig, settings: DPOConfig) -> list[str]:
+    """The controls: labels that say nothing, and chosen answers alone."""
+    own = CHOSEN_ALONE if settings.loss == "none" else SHUFFLED_LABELS if settings.pairs.labels == "shuffled" else None
+    return told_controls(run, (SHUFFLED_LABELS, CHOSEN_ALONE), own, _in_short)
 
 
 def _won(found: Metrics, rule: str) -> str:

@@ -82,8 +82,12 @@ class Policy:
         return pass_rates(self.reference, self.template, self.test, self.sampling, self.seed)
 
     def outcome(self, scores: Metrics) -> list[str]:
-        """The scores, those of before, and those of the trainings beside this one."""
-        return [*told(scores, self.before), *told_reward_controls(self.run, self.config, self.before, self._solved)]
+        """The scores, and those of before."""
+        return told(scores, self.before)
+
+    def beside(self) -> list[str]:
+        """The controls."""
+        return told_reward_controls(self.run, self.config, self.before, self._solved)
 
     def _solved(self, folder: Path) -> Metrics:
         """What another model makes of the held-out problems."""
@@ -103,6 +107,7 @@ class Policy:
             outcome=self.outcome,
             try_it=f"python -m minigpt chat {self.run.out_dir}",
             rows="answers",
+            beside=self.beside,
         )
 
 

@@ -143,13 +143,14 @@ def open_stage(
         prompt=[],
         material=f"{len(sides.train):,} pairs ({settings.pairs.data}){control}, {len(sides.val):,} held out",
         epoch_tokens=None,
-        outcome=partial(outcome, run, settings),
+        outcome=outcome,
         try_it=f"python train.py dpo --init {run.init} --judge {run.out_dir}",
         rows="pairs",
+        beside=partial(beside, run, settings),
     )
 
 
-def outcome(run: RunConfig, settings: RewardConfig, found: Metrics) -> list[str]:
+def outcome(found: Metrics) -> list[str]:
     """The last scores in words, and beside them those of judges that read nothing."""
     gold = f", with the lessons' own rule {found['gold_correlation']:+.2f}" if "gold_correlation" in found else ""
     rules = {name.removeprefix("accuracy: "): value for name, value in found.items() if name.startswith("accuracy: ")}
@@ -162,9 +163,14 @@ def outcome(run: RunConfig, settings: RewardConfig, found: Metrics) -> list[str]
         *(by_rule if rules else []),
         f"  controls: the shorter answer {found['shorter_is_better']:.1%}, the same reward for all 50.0%",
         f"  the reward's correlation with the length is {found['length_correlation']:+.2f}{gold}",
-        *told_controls(run, (SHUFFLED_LABELS,), SHUFFLED_LABELS if settings.pairs.labels == "shuffled" else None,
-                       lambda last: f"{last['accuracy']:.1%} ± {last['interval']:.1%} right"),
     ]
+
+
+def beside(run: RunConfig, settings: RewardConfig) -> list[str]:
+    """The control: labels that say nothing."""
+    own = SHUFFLED_LABELS if settings.pairs.labels == "shuffled" else None
+    return told_controls(run, (SHUFFLED_LABELS,), own,
+                         lambda found: f"{found['accuracy']:.1%} ± {found['interval']:.1%} right")  # fmt: skip
 
 
 def prepare(

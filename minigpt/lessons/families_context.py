@@ -93,8 +93,8 @@ def slots(hand: Hand, size: int) -> Problem:
 
 
 CONTEXT = {
-    "lookup": Family(lookup, range(3, 9), range(9, 11), turns=6),
-    "one hop": Family(one_hop, range(2, 6), range(6, 8), turns=8),
-    "two hops": Family(two_hops, range(2, 4), range(4, 5), turns=8),
+    "lookup": Family(lookup, range(3, 9), range(9, 11)),
+    "one hop": Family(one_hop, range(2, 6), range(6, 8)),
+    "two hops": Family(two_hops, range(2, 4), range(4, 5), turns=3),
     "slots": Family(slots, range(1, 4), range(4, 6), turns=1),
 }

@@ -13,7 +13,7 @@ class QuickstartConfig:
     data: str = "python"  # text to learn from at first: file, folder, URL; python is what every Python carries
     pretrain_steps: int = 600  # steps that learn to continue text
     sft_steps: int = 1000  # steps that learn to answer
-    dpo_steps: int = 60  # steps that learn which answers are liked
+    dpo_steps: int = 120  # steps that learn which answers are liked
     examples: int = 60_000  # conversations to learn from; the lessons about Python have fewer: then all
     questions: int = 500  # held-out questions of each kind in the exam
     chat: bool = True  # talk at the end, if somebody sits at the terminal

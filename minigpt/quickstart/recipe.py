@@ -29,6 +29,11 @@ from minigpt.training.run import machine, train
 from minigpt.training.run_folder import DATA, discard
 from minigpt.training.stage import Metrics
 
+# Of the chosen answers' own loss, which keeps them likely: 120 steps with 0.5 win 80 % and cost 8 of a hundred right answers
+# in the exam, which asks for more than pairs do; with 2 they win 76 % and cost 2
+CHOSEN_WEIGHT = 2.0
+
+
 class Row(NamedTuple):
     did: str     # what was done, in numbers
     figure: str  # how good it is
@@ -77,7 +82,7 @@ def dpo_run(wish: QuickstartConfig) -> RunConfig:
         machine=wish.machine,
         model=init_shape(base),
         train=_steps(run.train, wish.dpo_steps),
-        stage=replace(run.stage, pairs=pairs),
+        stage=replace(run.stage, pairs=pairs, chosen_weight=CHOSEN_WEIGHT),
     )
 
 

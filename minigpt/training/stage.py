@@ -60,6 +60,7 @@ class Prepared(NamedTuple):
     outcome: Callable[[Metrics], list[str]]      # the last scores in words
     try_it: str                                  # the command that shows what was learnt
     rows: str = ""                               # what they are, where they are not context_length tokens long: pairs
+    beside: Callable[[], list[str]] = list       # the controls: their scores, or the commands that make them
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -63,6 +63,7 @@ def after(run: RunConfig, progress: Progress, prepared: Prepared) -> str:
         f"done: {progress.step:,} steps, {progress.tokens:,} tokens, {progress.seconds / 60:.1f} minutes"
         + (f", {progress.skipped} steps skipped (not finite)" if progress.skipped else ""),
         *prepared.outcome(final),
+        *prepared.beside(),
         "",
         "next:",
         f"  {prepared.try_it}",

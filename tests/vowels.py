@@ -22,8 +22,8 @@ LETTERS = "abcdefghijklmnop"  # four of which are vowels: a model that guesses i
 VOWELS = "aeio"
 
 TINY = ("--problems", "vowel", "--max-new-tokens", "4", "--prompts", "4", "--group", "8", "--inner-epochs", "2",
-        "--batch-size", "16", "--test-problems", "16", "--max-steps", "8", "--warmup-steps", "1", "--eval-every", "50", "--save-every", "3",
-        "--threads", "1", "--device", "cpu")  # fmt: skip
+        "--batch-size", "16", "--test-problems", "16", "--max-steps", "8", "--warmup-steps", "1", "--eval-every", "50",
+        "--save-every", "3", "--threads", "1", "--device", "cpu")  # fmt: skip
 
 
 def vowel(hand: Hand, size: int) -> Problem:

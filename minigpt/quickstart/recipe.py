@@ -29,8 +29,8 @@ from minigpt.training.run import machine, train
 from minigpt.training.run_folder import DATA, discard
 from minigpt.training.stage import Metrics
 
-# Of the chosen answers' own loss, which keeps them likely: 120 steps with 0.5 win 80 % and cost 8 of a hundred right answers
-# in the exam, which asks for more than pairs do; with 2 they win 76 % and cost 2
+# Of the chosen answers' own loss, which keeps them likely. 120 steps with 0.5 win 80 %, and cost 8 of a hundred right
+# answers in the exam, which asks for more than pairs do; with 2 they win 76 % and cost 2.
 CHOSEN_WEIGHT = 2.0
 
 

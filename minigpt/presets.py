@@ -163,7 +163,7 @@ def dpo() -> RunConfig:
         optim=replace(run.optim, optimizer="adamw", lr=1e-4, beta2=0.999),
         train=replace(run.train, max_steps=300, eval_every=100, eval_batches=5, sample_every=100),
         # Win rate at temperature 0 and right answers lost in points, lr 1e-4: beta 0.15, weight 1: 76 %, 1.6;
-        # 0.3, 1: 80 %, 1.4; 0.5, 1: 79 %, 0.2; 0.5, 0.5: 83 %, 0.6. With lr 3e-4 eight to fourteen points were lost
+        # 0.3, 1: 80 %, 1.4; 0.5, 1: 79 %, 0.2; 0.5, 0.5: 83 %, 0.6. With lr 3e-4 and weight 0.5 thirteen were lost
         stage=DPOConfig(
             pairs=PairsConfig(examples=8_000), beta=0.5, chosen_weight=0.5, temperature=0.0, prompts=300
         ),

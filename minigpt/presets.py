@@ -145,8 +145,8 @@ def reward() -> RunConfig:
         batches=PairBatchConfig(batch_size=16),
         model=GPTConfig(),
         optim=OptimConfig(lr=1e-3, warmup_steps=20, weight_decay=0.0),
-        train=TrainConfig(max_steps=500, eval_every=100, eval_batches=10, save_every=100, sample_every=0),
-        stage=RewardConfig(pairs=PairsConfig(examples=8_000), label_noise=0.1),  # the share in the project's own pairs
+        train=TrainConfig(max_steps=1000, eval_every=200, eval_batches=10, save_every=200, sample_every=0),
+        stage=RewardConfig(pairs=PairsConfig(examples=16_000), label_noise=0.1),  # the share in the project's own pairs
     )
 
 
@@ -161,7 +161,7 @@ def dpo() -> RunConfig:
         kind="dpo",
         out_dir="out/dpo",
         optim=replace(run.optim, optimizer="adamw", lr=1e-4, beta2=0.999),
-        train=replace(run.train, max_steps=300, eval_every=100, eval_batches=5, sample_every=100),
+        train=replace(run.train, max_steps=300, eval_every=100, eval_batches=5, save_every=100, sample_every=100),
         # Win rate at temperature 0 and right answers lost in points, lr 1e-4: beta 0.15, weight 1: 76 %, 1.6;
         # 0.3, 1: 80 %, 1.4; 0.5, 1: 79 %, 0.2; 0.5, 0.5: 83 %, 0.6. With lr 3e-4 and weight 0.5 thirteen were lost
         stage=DPOConfig(

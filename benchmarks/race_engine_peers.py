@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from minigpt.completion import load_run
-from minigpt.compress.choose import for_engine
 from minigpt.compress.folder import save_compressed
 from minigpt.compress.grid import INT8
 from minigpt.compress.quantize import linear_layers, quantize
@@ -106,10 +105,8 @@ class Ours:
     def __init__(
         self, folder: Path, batch: int, threads: int, kind: str, config: dict[str, Any]
     ) -> None:
-        model, _ = load_run(folder / kind, MachineConfig(device="cpu", dtype="float32", threads=threads))
         settings = EngineConfig(max_batch=batch, chunk=batch * PROMPT, **config)
-        if kind:
-            for_engine(model, settings)
+        model, _ = load_run(folder / kind, MachineConfig(device="cpu", dtype="float32", threads=threads), settings)
         self.engine = Engine(model, settings)
         floats = linear_layers(model) if kind else {}
         self.note = f"{len(floats)} matrices are faster as floats here, and computed so" if floats else ""

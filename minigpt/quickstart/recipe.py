@@ -60,29 +60,26 @@ def pretrain_run(wish: QuickstartConfig) -> RunConfig:
 
 
 def sft_run(wish: QuickstartConfig) -> RunConfig:
-    run, base = sft(), f"{wish.out_dir}/pretrain"
-    return replace(
-        run,
-        out_dir=f"{wish.out_dir}/sft",
-        init=base,
-        machine=wish.machine,
-        model=init_shape(base),
-        train=_steps(run.train, wish.sft_steps),
-        stage=replace(run.stage, data="course,styles", examples=wish.examples),
-    )
+    return _going_on(wish, sft(), "pretrain", wish.sft_steps, data="course,styles", examples=wish.examples)
 
 
 def dpo_run(wish: QuickstartConfig) -> RunConfig:
-    run, base = dpo(), f"{wish.out_dir}/sft"
+    run = dpo()
     pairs = PairsConfig(examples=wish.dpo_steps * run.batches.batch_size)  # each once
+    return _going_on(wish, run, "sft", wish.dpo_steps, pairs=pairs, chosen_weight=CHOSEN_WEIGHT)
+
+
+def _going_on(wish: QuickstartConfig, run: RunConfig, from_stage: str, steps: int, **stage: object) -> RunConfig:
+    """A preset that begins with what an earlier stage has made; `stage`: what differs in its own settings."""
+    base = f"{wish.out_dir}/{from_stage}"
     return replace(
         run,
-        out_dir=f"{wish.out_dir}/dpo",
+        out_dir=f"{wish.out_dir}/{run.kind}",
         init=base,
         machine=wish.machine,
         model=init_shape(base),
-        train=_steps(run.train, wish.dpo_steps),
-        stage=replace(run.stage, pairs=pairs, chosen_weight=CHOSEN_WEIGHT),
+        train=_steps(run.train, steps),
+        stage=replace(run.stage, **stage),
     )
 
 

@@ -225,8 +225,8 @@ reward, dpo, grpo, ppo.
 [brackets] show this preset's values: python train.py sft --help shows those of sft.
 The same line resumes a run that was stopped. --flag=value and --flag_name work too."""
 
-SHAPE = ("vocab_size", "n_layer", "n_head", "n_kv_head", "head_dim", "n_embd", "mlp_width", "position", "norm", "mlp",
-         "qk_norm", "window", "tied", "bias", "rope_theta", "norm_eps")  # fmt: skip
+SHAPE = ("vocab_size", "n_layer", "n_head", "n_kv_head", "head_dim", "n_embd", "mlp_width", "position", "short_conv",
+         "norm", "mlp", "qk_norm", "window", "tied", "bias", "rope_theta", "norm_eps")  # fmt: skip
 
 
 def from_command_line(argv: Sequence[str] | None = None) -> RunConfig:

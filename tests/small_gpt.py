@@ -13,7 +13,7 @@ VOCAB, CONTEXT = 40, 12
 VARIANTS = {
     "rope": {}, "learned": {"position": "learned"}, "sinusoidal": {"position": "sinusoidal"},
     "alibi": {"position": "alibi"}, "none": {"position": "none"}, "window": {"window": 5},
-    "grouped": {"n_head": 4, "n_kv_head": 1},
+    "grouped": {"n_head": 4, "n_kv_head": 1}, "short conv": {"short_conv": 3},
     "gpt2": {"position": "learned", "norm": "layer", "mlp": "gelu", "bias": True, "qk_norm": False},
 }  # fmt: skip
 

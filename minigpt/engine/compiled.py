@@ -67,7 +67,7 @@ class _Model(Structure):
         [(name, c_int32) for name in ("layers", "C", "H", "G", "D", "F", "context", "window", "mlp", "cache")]
         + [(name, c_int32) for name in ("page", "held")]
         + [("of_embedding", c_int32), ("group", c_int32), ("embedding", c_void_p), ("row_scales", c_void_p)]
-        + [("embedding_scale", c_float)]
+        + [("earlier", c_int32), ("short_conv", c_void_p), ("embedding_scale", c_float)]
         + [(name, c_void_p) for name in ("start", "cos", "sin", "alibi")]
         + [("blocks", POINTER(_Block)), ("final_norm", _Norm), ("head", _Linear)]
         + [(name, c_void_p) for name in ("keys", "values", "key_scale", "value_scale")]
@@ -77,7 +77,7 @@ class _Model(Structure):
 
 class _Step(Structure):
     _fields_ = [(name, c_int32) for name in ("rows", "wanted", "tiles", "threads")] + [
-        (name, c_void_p) for name in ("ids", "position", "table", "pages", "tile", "which", "logits")
+        (name, c_void_p) for name in ("ids", "earlier", "position", "table", "pages", "tile", "which", "logits")
     ]
 
 
@@ -179,6 +179,8 @@ class CompiledForward:
         for i, work in enumerate(works):
             sequence, count = work.sequence, work.count
             ids += work.ids
+            if self.shape.short_conv:
+                self.earlier[at : at + count] = work.earlier(self.shape.short_conv)
             self.position[at : at + count] = self.counting[sequence.computed : sequence.computed + count]
             self.table[at : at + count] = i * self.page_table.shape[1]
             self.page_table[i, : len(sequence.pages)] = sequence.pages
@@ -210,11 +212,13 @@ class CompiledForward:
             layers=config.n_layer, C=config.n_embd, H=config.n_head, G=config.kv_heads, D=config.dims_per_head,
             F=model.blocks[0].mlp.up_proj.out_features, context=config.context_length, window=config.window or 0,
             mlp=BENDS[type(model.blocks[0].mlp)], cache=CACHES[self.config.cache_dtype], page=self.config.page,
-            held=self.store.pages,
+            held=self.store.pages, earlier=config.short_conv,
             embedding_scale=order.scale, blocks=self.blocks, final_norm=self._norm(model.final_norm),
             head=self._linear(model.lm_head),
         )  # fmt: skip
         made.of_embedding, made.group, made.embedding, made.row_scales = self._embedding(model.token_embedding)
+        if model.short_conv is not None:
+            made.short_conv = self._address(model.short_conv.weight)
         made.start, made.alibi = self._address(order.start), self._address(alibi)
         made.cos, made.sin = self._address(order.cos), self._address(order.sin)
         return made
@@ -266,10 +270,11 @@ class CompiledForward:
         for name, array in (rows | self.store.arrays).items():
             setattr(m, name, self._address(array))
         self.ids, self.position, self.table, self.tile, self.which = np.zeros((5, room + 1), dtype=np.int32)
+        self.earlier = np.zeros((room + 1, c.short_conv), dtype=np.int32)
         self.page_table = np.zeros((config.max_batch, -(-c.context_length // m.page)), dtype=np.int32)
         self.counting = np.arange(c.context_length, dtype=np.int32)
         self.out = torch.zeros(config.max_batch * (1 + config.drafts), c.vocab_size)
-        self.step = _Step(ids=self.ids.ctypes.data, position=self.position.ctypes.data, table=self.table.ctypes.data,
+        self.step = _Step(ids=self.ids.ctypes.data, earlier=self.earlier.ctypes.data, position=self.position.ctypes.data, table=self.table.ctypes.data,
                           pages=self.page_table.ctypes.data, tile=self.tile.ctypes.data, which=self.which.ctypes.data,
                           logits=self.out.data_ptr())  # fmt: skip
 

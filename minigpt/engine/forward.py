@@ -47,7 +47,7 @@ class Forward:
             self.store = Paged(model.config, pages, config.page, like)
         else:
             self.store = Lanes(model.config, config.max_batch, pages, config.page, like, of_attention)
-        self.embedding, self.order = model.token_embedding, ordered(model)
+        self.embedding, self.short_conv, self.order = model.token_embedding, model.short_conv, ordered(model)
         self.turn = self.order.doubled() if self.order.cos is not None else []
         self.layers = [_Layer(block, self.turn) for block in model.blocks]
         self.norm, self.head = _norm(model.final_norm), stacked(model.lm_head)
@@ -59,13 +59,24 @@ class Forward:
         for work in works:
             ids += work.ids
             wanted += range(len(ids) - work.choosing, len(ids))
-        return self._computed(ids, wanted)
+        return self._computed(self._embedded(ids, works), len(ids), wanted)
 
-    def _computed(self, ids: list[int], wanted: list[int]) -> Tensor:
-        """N ids of the step that the store has begun -> logits of its rows `wanted`: (len(wanted), V)"""
-        N, idle = len(ids), max(0, self.rows - len(ids))
+    def _embedded(self, ids: list[int], works: Sequence[Work]) -> Tensor:
+        """Rows of the step, and idle ones, as vectors: (N + idle, C)"""
+        device, idle = self.store.position.device, max(0, self.rows - len(ids))
+        x = self.embedding(torch.tensor(ids + [0] * idle, device=device))
+        if self.short_conv is None:
+            return x
+        n = len(self.short_conv.weight)
+        rows = [row for work in works for row in work.earlier(n)] + [[-1] * n] * idle
+        before = torch.tensor(rows, device=device)                                # (N + idle, n)
+        known = self.embedding(before.clamp(min=0)) * (before >= 0)[..., None]    # (N + idle, n, C)
+        return self.short_conv.rows(x, known)
+
+    def _computed(self, x: Tensor, N: int, wanted: list[int]) -> Tensor:
+        """N rows of the step that the store has begun -> logits of those `wanted`: (len(wanted), V)"""
+        idle = len(x) - N
         position = F.pad(self.store.position, (0, idle)) if idle else self.store.position
-        x = self.embedding(torch.tensor(ids + [0] * idle, device=position.device))
         if self.order.start is not None:
             x = x * self.order.scale + self.order.start[position]                 # (N + idle, C)
         turning = [table[position][:, None] for table in self.turn]               # (N + idle, 1, D) each

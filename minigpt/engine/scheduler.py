@@ -70,6 +70,12 @@ class Work(NamedTuple):
         start = self.sequence.computed
         return (self.sequence.tokens[start:] + self.sequence.drafts)[: self.count]
 
+    def earlier(self, n: int) -> list[list[int]]:
+        """What stands before each of them, the nearest first; -1 before the beginning."""
+        start, sequence = self.sequence.computed, self.sequence
+        read = [-1] * n + (sequence.tokens + sequence.drafts)[: start + self.count]
+        return [read[at + n - 1 : at - 1 if at else None : -1] for at in range(start, start + self.count)]
+
     @property
     def choosing(self) -> int:
         """How many of them, at the end, choose a token by their logits: the newest one, and the drafts after it."""

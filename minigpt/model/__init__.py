@@ -5,6 +5,7 @@ Read in this order:
     config.py      every number and every choice that makes one GPT differ from another
     norm.py        keep activations at a size that the next layer can work with
     positions.py   how does the model know the order of its tokens? five answers, one signature
+    short_conv.py  let each token know the few before it, before any attention
     cache.py       what generation keeps, so that each new token costs one token's work
     attention.py   how does a token look at the tokens before it?
     mlp.py         what does it do with what it saw?

@@ -24,6 +24,7 @@ class GPTConfig:
     n_embd: int = 256  # channels of the stream that runs through all blocks
     mlp_width: int | None = None  # channels inside the MLP; none: 4 n_embd, for swiglu about 8/3 n_embd
     position: Literal["rope", "learned", "sinusoidal", "alibi", "none"] = "rope"  # how order enters
+    short_conv: int = 0  # tokens before each one that join its embedding, by a causal convolution; 0: none
     norm: Literal["rms", "layer"] = "rms"  # normalisation before attention, MLP and head
     mlp: Literal["swiglu", "gelu", "relu2"] = "swiglu"  # activation inside the MLP
     qk_norm: bool = True  # normalise queries and keys per head, so that scores cannot blow up
@@ -40,6 +41,8 @@ class GPTConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value} must be at least 1")
+        if self.short_conv < 0:
+            raise ValueError(f"short_conv={self.short_conv} is a number of tokens: choose 0 (none), or 3 or 4")
         self._check_heads()
         self._check_positions()
         if not 0 <= self.dropout < 1:

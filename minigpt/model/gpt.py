@@ -12,6 +12,7 @@ from minigpt.model.config import GPTConfig
 from minigpt.model.mlp import MLPS
 from minigpt.model.norm import NORMS
 from minigpt.model.positions import POSITIONS, Turn
+from minigpt.model.short_conv import ShortConv
 
 
 class Block(nn.Module):
@@ -38,6 +39,7 @@ class GPT(nn.Module):
 
         embeddings, matrices    N(0, 0.02²)
         o_proj, down_proj       N(0, 0.02² / 2L): 2L of them add up in the stream, to the variance of one
+        a short convolution     N(0, 1)
         norm gains              1
         biases                  0
     """
@@ -46,6 +48,7 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
+        self.short_conv = ShortConv(config.short_conv, config.n_embd) if config.short_conv else None
         self.position_embedding = POSITIONS[config.position](config)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
@@ -74,7 +77,7 @@ class GPT(nn.Module):
         start = 0 if cache is None else cache.length
         if document is not None and start:
             raise ValueError(f"the cache holds {start} tokens of unknown documents: give document or a cache")
-        x, turn, how = self.position_embedding(self.token_embedding(ids), start)        # (B, T, C)
+        x, turn, how = self.position_embedding(self._embedded(ids, cache, document), start)  # (B, T, C)
         how = {**how, "document": document}
         x = self.dropout(x)
         for block in self.blocks:
@@ -84,11 +87,22 @@ class GPT(nn.Module):
             return self.lm_head(x)                                                      # (B, T, V)
         return linear_cross_entropy(x, self.lm_head.weight, targets, reduction="none")  # (B, T)
 
+    def _embedded(self, ids: Tensor, cache: KVCache | None, document: Tensor | None) -> Tensor:
+        """Tokens as vectors: (B, T) -> (B, T, C)."""
+        if self.short_conv is None:
+            return self.token_embedding(ids)
+        T = ids.size(1)
+        if cache is not None:
+            ids = cache.with_earlier(ids, self.config.short_conv)                       # (B, up to n + T)
+        return self.short_conv(self.token_embedding(ids), T, document)
+
     def _initialise(self) -> None:
         last = 0.02 / math.sqrt(2 * self.config.n_layer)
         for name, parameter in self.named_parameters():
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 nn.init.normal_(parameter, std=last)
+            elif name == "short_conv.weight":
+                nn.init.normal_(parameter)
             elif parameter.dim() == 2:
                 nn.init.normal_(parameter, std=0.02)
             elif name.endswith("bias"):

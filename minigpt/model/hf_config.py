@@ -15,9 +15,9 @@ Value = TypeVar("Value", int, float, bool, str, dict, list)
 OWN_TYPE = "minigpt"
 # What a type has no setting for, and therefore needs to be so.
 NEEDS: dict[str, dict[str, Any]] = {
-    "qwen3": {"position": "rope", "norm": "rms", "mlp": "swiglu", "qk_norm": True, "bias": False},
-    "llama": {"position": "rope", "norm": "rms", "mlp": "swiglu", "qk_norm": False, "window": None},
-    "gpt2": {"position": "learned", "norm": "layer", "mlp": "gelu", "qk_norm": False, "window": None},
+    "qwen3": {"position": "rope", "short_conv": 0, "norm": "rms", "mlp": "swiglu", "qk_norm": True, "bias": False},
+    "llama": {"position": "rope", "short_conv": 0, "norm": "rms", "mlp": "swiglu", "qk_norm": False, "window": None},
+    "gpt2": {"position": "learned", "short_conv": 0, "norm": "layer", "mlp": "gelu", "qk_norm": False, "window": None},
 }
 # The same in Llama 3.1, 3.2 and 3.3; only the factor differs.
 LLAMA3_ROPE = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}

@@ -30,6 +30,7 @@ def group_of(name: str, parameter: Tensor, config: OptimConfig) -> GroupName:
     |----------------------------|-----------|-------|------------------------------------------------------|
     | matrices inside blocks     | as chosen | yes   | they multiply: smaller weights, smoother functions   |
     | lm_head, unless tied       | AdamW     | yes   | a row per token: Muon would even out rare and common |
+    | short convolution          | AdamW     | yes   | a matrix in shape alone: it acts channel by channel  |
     | embeddings, with tied head | AdamW     | no    | a rare token's row decays daily and learns weekly,   |
     |                            |           |       | and small embeddings make large early gradients      |
     | gains and biases           | AdamW     | no    | they do not multiply each other; a gain's home is 1  |

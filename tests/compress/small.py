@@ -12,7 +12,7 @@ KINDS = {
     "qwen3": {},
     "llama, untied": {"qk_norm": False, "tied": False},
     "gpt2": {"position": "learned", "norm": "layer", "mlp": "gelu", "qk_norm": False, "n_kv_head": None, "bias": True},
-    "own": {"position": "alibi", "mlp": "relu2", "bias": True, "qk_norm": False, "tied": False},
+    "own": {"position": "alibi", "mlp": "relu2", "bias": True, "qk_norm": False, "tied": False, "short_conv": 2},
 }
 
 

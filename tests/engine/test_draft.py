@@ -24,7 +24,7 @@ class Oracle:
 
 
 @pytest.mark.parametrize("right", range(5))
-@pytest.mark.parametrize("variant", ["rope", "learned", "alibi", "window", "grouped"])
+@pytest.mark.parametrize("variant", ["rope", "learned", "alibi", "window", "grouped", "short conv"])
 def test_guesses_change_no_token(variant, right):
     """Right, wrong or right at first: only the number of steps is another."""
     gpt = made_gpt(**VARIANTS[variant], context_length=32)

@@ -21,14 +21,14 @@ def gpt(config):
     return GPT(config).eval()
 
 
-@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize(("window", "short_conv"), [(None, 0), (3, 4)])
 @pytest.mark.parametrize("mlp", ["swiglu", "gelu", "relu2"])
 @pytest.mark.parametrize("norm", ["rms", "layer"])
 @pytest.mark.parametrize("position", ["rope", "learned", "sinusoidal", "alibi", "none"])
-def test_a_cache_gives_the_logits_of_one_forward_pass(position, norm, mlp, window):
+def test_a_cache_gives_the_logits_of_one_forward_pass(position, norm, mlp, window, short_conv):
     """However a text is cut into chunks, every token sees the same past at the same positions."""
     torch.manual_seed(1)
-    config = GPTConfig(**SIZES, position=position, norm=norm, mlp=mlp, window=window)
+    config = GPTConfig(**SIZES, position=position, norm=norm, mlp=mlp, window=window, short_conv=short_conv)
     gpt = GPT(config).eval()
     for parameter in gpt.parameters():
         torch.nn.init.normal_(parameter, mean=float(parameter.dim() == 1), std=0.3)

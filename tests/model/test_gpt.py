@@ -17,7 +17,8 @@ from minigpt.model.positions import POSITIONS
 SIZES = {"vocab_size": 37, "context_length": 16, "n_layer": 2, "n_head": 4, "n_embd": 16}
 MORE = itertools.cycle([
     {"n_kv_head": 2}, {"window": 3, "bias": True}, {"qk_norm": False, "tied": False},
-    {"head_dim": 6, "n_kv_head": 1}, {"window": 1}, {"n_kv_head": 1, "window": 5},  {"bias": True},
+    {"head_dim": 6, "n_kv_head": 1}, {"window": 1}, {"n_kv_head": 1, "window": 5, "short_conv": 3},
+    {"bias": True, "short_conv": 1},
 ])  # fmt: skip
 VARIANTS = [
     {"position": position, "norm": norm, "mlp": mlp, **next(MORE)}

@@ -21,7 +21,7 @@ SHAPES = {
     "qwen3": {},
     "llama": {"qk_norm": False, "bias": True, "tied": False},
     "gpt2": {"position": "learned", "norm": "layer", "mlp": "gelu", "qk_norm": False, "bias": True},
-    "minigpt": {"position": "alibi", "mlp": "relu2", "n_kv_head": 1, "window": 3, "dropout": 0.1},
+    "minigpt": {"position": "alibi", "mlp": "relu2", "n_kv_head": 1, "window": 3, "dropout": 0.1, "short_conv": 2},
 }
 
 
@@ -29,6 +29,7 @@ SHAPES = {
     "shape, reason",
     [
         ({"position": "alibi"}, "qwen3, needs position=rope (here alibi)"),
+        ({"short_conv": 4}, "qwen3, needs short_conv=0 (here 4)"),
         ({"mlp": "relu2"}, "qwen3, needs mlp=swiglu (here relu2)"),
         ({"norm": "layer", "mlp": "relu2"}, "qwen3, needs norm=rms (here layer), mlp=swiglu (here relu2)"),
         ({"position": "sinusoidal", "qk_norm": False}, "llama, needs position=rope (here sinusoidal)"),

@@ -16,7 +16,7 @@ SHAPES = {
     "qwen3": {},
     "llama": {"qk_norm": False, "bias": True, "tied": False},
     "gpt2": {"position": "learned", "norm": "layer", "mlp": "gelu", "qk_norm": False, "bias": True},
-    "minigpt": {"position": "alibi", "mlp": "relu2", "n_kv_head": 1, "window": 3, "dropout": 0.1},
+    "minigpt": {"position": "alibi", "mlp": "relu2", "n_kv_head": 1, "window": 3, "dropout": 0.1, "short_conv": 2},
 }
 
 

@@ -30,6 +30,8 @@ typedef struct {
     int32_t of_embedding, group;                    /* kind; numbers with one scale */
     const void *embedding;       /* (V, C) floats or bytes, or (V, C/2) */
     const float *row_scales;     /* of integers: (V, C/group) */
+    int32_t earlier;             /* tokens before each that join its embedding, */
+    const float *short_conv;     /* (earlier, C): the nearest first */
     float embedding_scale;
     const float *start;          /* (context, C), added to embeddings, or NULL */
     const float *cos, *sin;      /* (context, D/2), or NULL */
@@ -45,7 +47,8 @@ typedef struct {
 
 typedef struct {
     int32_t rows, wanted, tiles, threads;
-    const int32_t *ids, *position;   /* (rows,) */
+    const int32_t *ids, *earlier;    /* (rows,), and (rows, earlier): those before, the nearest first; -1 is none */
+    const int32_t *position;         /* (rows,) */
     const int32_t *table;            /* (rows,): where the row's pages stand in `pages` */
     const int32_t *pages;
     const int32_t *tile;             /* (tiles + 1,): where some rows of one sequence begin; and the end */

@@ -37,6 +37,13 @@ static void embed(const Model *m, const Step *s) {
         float *x = m->x + (long)r * widened(m->C);
         const float *start = m->start + (long)s->position[r] * m->C;
         look_up(m, s->ids[r], x);
+        for (int j = 0; j < m->earlier; j++) {
+            const int32_t id = s->earlier[r * m->earlier + j];
+            float *before = m->h + (long)r * widened(m->C);
+            if (id < 0) break;
+            look_up(m, id, before);
+            for (int i = 0; i < m->C; i++) x[i] += m->short_conv[j * m->C + i] * before[i];
+        }
         for (int i = 0; m->start && i < m->C; i++) x[i] = x[i] * m->embedding_scale + start[i];
     }
 }

@@ -41,13 +41,14 @@ class SampleConfig:
 def main() -> int:
     wish = config.from_command_line(SampleConfig(), sys.argv[1:], USAGE)
     # torch is imported only now: --help and a mistyped flag are answered at once
-    from minigpt.completion import complete, constrained, load_run, newest_run, parameter_count, read_prompts
+    from minigpt.completion import complete, constrained, load_run, newest_run, read_prompts
     from minigpt.engine.engine import Engine
+    from minigpt.model.gpt import parameter_count
 
     folder = newest_run(wish.run)
     model, tokenizer = load_run(folder, wish.machine, wish.engine)
     prompts = read_prompts(wish.prompt, wish.prompt_file)
-    say(f"{folder}: {parameter_count(model):,} parameters")
+    say(f"{folder}: {parameter_count(model.config):,} parameters")
     wanted = [(prompt, wish.machine.seed + number) for prompt in prompts for number in range(wish.num_samples)]
     engine = Engine(model, replace(wish.engine, max_batch=min(wish.engine.max_batch, len(wanted))))
     constraint = constrained(tokenizer, wish.matching, wish.schema)

@@ -39,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.race_engine_memory import Memory, added_by
 from benchmarks.race_engine_peers import NEW, PROMPT, Clock, Contestant, Writer, contestants, prepare
 from minigpt.model.config import GPTConfig
-from minigpt.model.gpt import GPT
+from minigpt.model.gpt import parameter_count
 
 SHAPES = {"small": {"layers": 6, "width": 384, "mlp": 1024}, "85m": {"layers": 12, "width": 768, "mlp": 2048}}
 HEAD_DIM = 64
@@ -86,8 +86,7 @@ class Row(NamedTuple):
 def main() -> None:
     args = arguments()
     shape = shape_of(args.layers, args.width, args.mlp, args.vocab)
-    with torch.device("meta"):
-        size = sum(p.numel() for p in GPT(shape).parameters())
+    size = parameter_count(shape)
     print(f"{size / 1e6:.1f}M parameters, {args.layers} layers, {args.width} wide; {PROMPT} tokens in, {NEW + 1} out; "
           f"torch {torch.__version__}, {platform.machine()}\n")  # fmt: skip
     rivals = [rival for rival in contestants() if args.only in rival.name]

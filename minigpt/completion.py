@@ -190,12 +190,6 @@ def load_tokenizer(folder: Path, model: GPT) -> Tokenizer:
     return tokenizer
 
 
-def parameter_count(model: GPT) -> int:
-    """Of its shape, however its weights are kept."""
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in GPT(model.config).parameters())
-
-
 def _integers(folder: Path, machine: MachineConfig, engine: EngineConfig | None) -> GPT:
     if machine.device not in ("auto", "cpu") or machine.dtype not in ("auto", "float32"):
         raise ValueError(

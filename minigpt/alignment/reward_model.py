@@ -21,7 +21,7 @@ from minigpt.chat.conversation import Message
 from minigpt.chat.jinja import training_template
 from minigpt.chat.template import Template
 from minigpt.model.config import GPTConfig
-from minigpt.model.gpt import GPT
+from minigpt.model.gpt import GPT, Undrawn
 from minigpt.model.hf_config import model_type
 from minigpt.model.hf_names import Place, place
 from minigpt.model.pretrained import CONFIG, WEIGHTS, read_config, save_pretrained
@@ -115,7 +115,8 @@ def load_reward_model(folder: Path | str, config: GPTConfig | None = None) -> GP
     Raises: FileNotFoundError; ValueError for a folder that holds no reward model, or a damaged one.
     """
     folder = Path(folder)
-    model = with_scalar_head(GPT(config or read_config(folder)))
+    with Undrawn():
+        model = with_scalar_head(GPT(config or read_config(folder)))
     kind, tensors = model_type(model.config), load_tensors(folder / WEIGHTS)
     if SCORE not in tensors:
         raise ValueError(f"{folder} is no reward model: {WEIGHTS} has no {SCORE}. python train.py reward makes one")

@@ -11,8 +11,9 @@ from contextlib import closing, suppress
 from minigpt.chat.config import ChatConfig
 from minigpt.chat.session import Session
 from minigpt.chat.template import missing_tokens
-from minigpt.completion import load_run, newest_run, parameter_count
+from minigpt.completion import load_run, newest_run
 from minigpt.engine.engine import Engine
+from minigpt.model.gpt import parameter_count
 from minigpt.runtime.console import say
 from minigpt.runtime.interrupt import Interrupt
 
@@ -53,7 +54,7 @@ def open_session(run: str | None, wish: ChatConfig) -> Session:
             f"{folder} completes text and has not learned to chat: its tokenizer has no {', '.join(missing)}. "
             f"python train.py sft teaches a run to chat; python sample.py --run {folder} lets this one write"
         )
-    say(f"{folder}: {parameter_count(model):,} parameters. /help shows what else can be said")
+    say(f"{folder}: {parameter_count(model.config):,} parameters. /help shows what else can be said")
     engine = Engine(model, wish.engine)
     return Session(engine, tokenizer, system=wish.system, sampling=wish.sampling, seed=wish.machine.seed)
 

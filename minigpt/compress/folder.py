@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from kernels.quantization import check_quantized, columns
 from minigpt.compress.quantize import IntegerGPT, layer_of, linear_layers, put_ends
 from minigpt.model.config import GPTConfig
-from minigpt.model.gpt import GPT
+from minigpt.model.gpt import GPT, Undrawn
 from minigpt.model.hf_config import OWN_TYPE, from_hugging_face
 from minigpt.model.pretrained import CONFIG, WEIGHTS, save_pretrained
 from minigpt.runtime.checkpoint import load_tensors, read_json, save_tensors, write_json
@@ -86,7 +86,8 @@ def load_compressed(folder: Path | str) -> IntegerGPT:
     if not (folder / WEIGHTS).exists():
         raise FileNotFoundError(f"{folder / WEIGHTS} is missing")
     theirs = _Tensors(folder / WEIGHTS)
-    model = IntegerGPT(config)
+    with Undrawn():
+        model = IntegerGPT(config)
     for name, layer in linear_layers(model).items():
         if name != "lm_head":
             model.set_submodule(name, theirs.layer(name, layer.weight.shape, layer.bias is not None))

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from kernels import linear_cross_entropy
 from minigpt.model.attention import Attention
@@ -107,6 +108,23 @@ class GPT(nn.Module):
                 nn.init.normal_(parameter, std=0.02)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
+
+
+class Undrawn(TorchFunctionMode):
+    """No weight is drawn inside: `with Undrawn(): GPT(config)` costs no time, and no memory until weights are loaded."""
+
+    DRAWS = ("normal_", "uniform_", "kaiming_uniform_")
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in self.DRAWS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def parameter_count(config: GPTConfig) -> int:
+    """How many numbers a model of this shape learns."""
+    with Undrawn():
+        return sum(parameter.numel() for parameter in GPT(config).parameters())
 
 
 def check_ids(ids: Tensor, vocab_size: int, source: str) -> None:

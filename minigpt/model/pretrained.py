@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from minigpt.model.config import GPTConfig
-from minigpt.model.gpt import GPT
+from minigpt.model.gpt import GPT, Undrawn
 from minigpt.model.hf_config import export_problem, from_hugging_face, model_type, to_hugging_face
 from minigpt.model.hf_names import is_constant, place, short
 from minigpt.runtime.checkpoint import save_tensors
@@ -92,7 +92,8 @@ def load_pretrained(folder: Path | str, config: GPTConfig | None = None) -> GPT:
             supported, and for weights that are missing, left over, or of another shape than config.json says.
     """
     folder = Path(folder)
-    model = GPT(config or read_config(folder))
+    with Undrawn():
+        model = GPT(config or read_config(folder))
     kind = _read_json(folder / CONFIG)["model_type"]
     with ExitStack() as files:
         theirs = _Weights(folder, files)

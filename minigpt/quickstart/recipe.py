@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from minigpt.alignment.config import PairsConfig
-from minigpt.completion import parameter_count, preview
+from minigpt.completion import preview
 from minigpt.compress.command import compress_run
 from minigpt.compress.config import CompressConfig
 from minigpt.compress.folder import is_compressed
 from minigpt.corpus.config import CorpusConfig
-from minigpt.model.pretrained import load_pretrained
+from minigpt.model.gpt import parameter_count
+from minigpt.model.pretrained import read_config
 from minigpt.presets import dpo, quick, sft
 from minigpt.quickstart.config import QuickstartConfig
 from minigpt.quickstart.exam import examine
@@ -117,7 +118,7 @@ def read_corpus(wish: QuickstartConfig) -> Row:
 def pretrain(wish: QuickstartConfig) -> Row:
     """From nothing to text that looks like Python's own."""
     run = pretrain_run(wish)
-    found, size = trained(run), parameter_count(load_pretrained(Path(run.out_dir)))
+    found, size = trained(run), parameter_count(read_config(Path(run.out_dir)))
     return Row(f"{size:,} parameters, {wish.pretrain_steps:,} steps", f"{found['bits_per_byte']:.3f} bits per byte")
 
 

@@ -12,11 +12,10 @@ from string import Template
 from typing import Any
 
 import numpy as np
-import torch
 
 from minigpt.config import from_dict
 from minigpt.model.config import GPTConfig
-from minigpt.model.gpt import GPT
+from minigpt.model.gpt import parameter_count
 from minigpt.model.pretrained import read_config
 from minigpt.training.curves import DARK, LIGHT, NARROW, WIDE, Values, loss_figure, small_figure
 from minigpt.training.recorded import (
@@ -66,10 +65,8 @@ def _shape(record: Record) -> str:
     saved = (record.folder / "config.json").exists()
     source = f"{record.folder / 'run.json'}: model"
     config = read_config(record.folder) if saved else from_dict(GPTConfig(), record.settings["model"], source)
-    with torch.device("meta"):  # shapes only: no memory, no time
-        n_params = sum(parameter.numel() for parameter in GPT(config).parameters())
     shared = f" on {config.kv_heads} key/value heads" if config.kv_heads != config.n_head else ""
-    return (f"{_large(n_params)} parameters: {config.n_layer} layers, {config.n_embd} wide, "
+    return (f"{_large(parameter_count(config))} parameters: {config.n_layer} layers, {config.n_embd} wide, "
             f"{config.n_head} heads{shared}, context {config.context_length:,}, "
             f"vocabulary {config.vocab_size:,}")  # fmt: skip
 

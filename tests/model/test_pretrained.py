@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from minigpt.model.config import GPTConfig
-from minigpt.model.gpt import GPT
+from minigpt.model.gpt import GPT, Undrawn
 from minigpt.model.pretrained import load_pretrained, read_config, save_pretrained
 
 SIZES = {"vocab_size": 19, "context_length": 8, "n_layer": 2, "n_head": 2, "n_embd": 8}
@@ -42,6 +42,19 @@ def test_what_is_saved_comes_back(saved):
     again = load_pretrained(folder).eval()
     ids = torch.randint(19, (2, 8))
     assert torch.equal(again(ids), gpt(ids))
+
+
+def test_loading_draws_no_weight(saved):
+    """What is overwritten at once need not be drawn: that was most of the time that loading took."""
+    folder, gpt = saved
+    before = torch.get_rng_state()
+    again = load_pretrained(folder)
+    assert torch.equal(before, torch.get_rng_state())
+    with Undrawn():
+        assert GPT(gpt.config).state_dict().keys() == again.state_dict().keys()
+    assert torch.equal(before, torch.get_rng_state())
+    GPT(gpt.config)
+    assert not torch.equal(before, torch.get_rng_state())  # and outside weights are drawn
 
 
 def test_saving_twice_writes_the_same_bytes(saved):

@@ -54,5 +54,5 @@ def compare(hand: Hand, size: int) -> Problem:
 NUMBER = {
     "sort digits": Family(sort_digits, range(4, 11), range(11, 14), turns=1),
     "addition": Family(add, range(1, 6), range(6, 8), taught_only=2, turns=4),
-    "comparison": Family(compare, range(2, 5), range(5, 7)),
+    "comparison": Family(compare, range(2, 5), range(5, 7), turns=3),
 }

@@ -51,6 +51,7 @@ def main() -> int:
     say(f"{folder}: {parameter_count(model.config):,} parameters")
     wanted = [(prompt, wish.machine.seed + number) for prompt in prompts for number in range(wish.num_samples)]
     engine = Engine(model, replace(wish.engine, max_batch=min(wish.engine.max_batch, len(wanted))))
+    del model  # the engine has what it needs of it, laid out otherwise
     constraint = constrained(tokenizer, wish.matching, wish.schema)
     texts = [complete(engine, tokenizer, prompt, wish.sampling, seed=seed, stop=wish.stop, constraint=constraint,
                       on_slide=warn_of_sliding) for prompt, seed in wanted]  # fmt: skip

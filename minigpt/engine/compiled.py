@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels.quantization import grouped
+from minigpt.engine.arena import Arena
 from minigpt.engine.compiler import NotCompiled, library
 from minigpt.engine.config import EngineConfig
 from minigpt.engine.forward import ordered
@@ -165,7 +166,7 @@ class CompiledForward:
 
     def __init__(self, model: GPT, config: EngineConfig, pages: int) -> None:
         self.config, self.shape, self.library = config, model.config, library()
-        self.kept: list[Tensor] = []  # what C has an address of
+        self.arena, self.kept = Arena(), list[Tensor]()  # weights that C has an address of
         self.store = Memory(model.config, config, pages)
         self.blocks = (_Block * len(model.blocks))(*map(self._block, model.blocks))
         self.model = self._model(model)
@@ -197,12 +198,12 @@ class CompiledForward:
 
     # --- what C reads and writes ------------------------------------------------------------------------------------
 
-    def _address(self, tensor: Tensor | None) -> int | None:
-        if tensor is None:
+    def _address(self, weight: Tensor | None) -> int | None:
+        """Of a copy."""
+        if weight is None:
             return None
-        tensor = tensor.detach().contiguous()
-        self.kept.append(tensor)
-        return tensor.data_ptr()
+        self.kept.append(self.arena.keep(weight))
+        return self.kept[-1].data_ptr()
 
     def _model(self, model: GPT) -> _Model:
         config = model.config
@@ -267,8 +268,9 @@ class CompiledForward:
         rows["numbers"] = zeros(room, _up(max(widths.values()), GROUP), dtype=np.int8)
         rows["row_scale"] = zeros(room)
         rows["scores"] = zeros(THREADS * TOGETHER, c.context_length + m.page + LANES)
-        for name, array in (rows | self.store.arrays).items():
-            setattr(m, name, self._address(array))
+        self.rows = rows | self.store.arrays
+        for name, array in self.rows.items():
+            setattr(m, name, array.data_ptr())
         self.ids, self.position, self.table, self.tile, self.which = np.zeros((5, room + 1), dtype=np.int32)
         self.earlier = np.zeros((room + 1, c.short_conv), dtype=np.int32)
         self.page_table = np.zeros((config.max_batch, -(-c.context_length // m.page)), dtype=np.int32)
@@ -296,20 +298,21 @@ def _panels(layer: nn.Module) -> tuple[int, Tensor, Tensor | None, Tensor | None
     """(kind, weights in panels, scale, sums) of a linear layer, as step/products.h reads them."""
     if type(layer) is nn.Linear:
         weight = _padded(layer.weight.detach().float(), 1)                        # (N', K)
-        return FLOAT32, weight.unflatten(0, (-1, OUTS)).mT.contiguous(), None, None
+        return FLOAT32, weight.unflatten(0, (-1, OUTS)).mT, None, None
     if isinstance(layer, IntegerLinear):
         weight = _padded(layer.weight, GROUP)                                     # (N', K')
         four = weight.view(-1, OUTS, weight.size(1) // 4, 4).transpose(1, 2)      # (N'/64, K'/4, 64, 4)
-        sums = -128 * weight.sum(-1, dtype=torch.int32)                           # (N',)
-        return INT8, four.contiguous(), _padded(layer.scale.float()[:, None], 1).flatten(), sums
+        sums = -128 * weight.numpy().sum(-1, dtype=np.int32)                      # (N',): torch would widen it all
+        return INT8, four, _padded(layer.scale.float()[:, None], 1).flatten(), torch.from_numpy(sums)
     numbers, scale = grouped(layer.weight, layer.scale)                           # (N, groups, size), (N, groups, 1)
     scale = _padded(scale[..., 0].repeat_interleave(numbers.size(2) // GROUP, 1), 1)
     numbers = F.pad(numbers.flatten(1) + 8, (0, 0, 0, -len(numbers) % OUTS), value=8).to(torch.uint8)
     eight = numbers.view(-1, OUTS, numbers.size(1) // 8, 2, 4)                    # (N'/64, 64, K/8, 2, 4)
     packed = eight[..., 0, :] | (eight[..., 1, :] << 4)
-    return INT4, packed.transpose(1, 2).contiguous(), scale.T.contiguous(), None
+    return INT4, packed.transpose(1, 2), scale.T, None
 
 
 def _padded(weight: Tensor, inputs: int) -> Tensor:
-    """Zeros for outputs up to whole panels, and for inputs up to a multiple. (N, K) -> (N', K')"""
-    return F.pad(weight, (0, -weight.size(1) % inputs, 0, -weight.size(0) % OUTS))
+    """Zeros for outputs up to whole panels, and for inputs up to a multiple; no copy where none are missing."""
+    columns, rows = -weight.size(1) % inputs, -weight.size(0) % OUTS
+    return F.pad(weight, (0, columns, 0, rows)) if columns or rows else weight    # (N', K')

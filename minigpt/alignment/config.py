@@ -175,7 +175,7 @@ class PPOConfig:
     value_clip: float = 0.2  # how far the critic's prediction may move in one round
     value_coefficient: float = 0.5  # weight of the critic's loss
     kl_start: float = 0.05  # what a nat of distance costs at first; it is adapted
-    kl_target: float = 1.0  # nats per answer to end at
+    kl_target: float = 2.0  # nats per answer to end at
     kl_gain: float = 0.5  # how fast it is adapted: 0.5 by 10 % in a round at most
 
     def __post_init__(self) -> None:

@@ -32,7 +32,7 @@ from minigpt.compress.prune import apply_masks, prune_structure, weight_masks
 from minigpt.compress.quantize import linear_layers, quantize
 from minigpt.compress.recover import recover
 from minigpt.corpus.config import CorpusConfig
-from minigpt.model.gpt import GPT
+from minigpt.model.gpt import GPT, Undrawn
 from minigpt.model.pretrained import load_pretrained, read_config
 from minigpt.optim.config import OptimConfig
 from minigpt.runtime import device, distributed
@@ -125,7 +125,8 @@ def measured(models: Sequence[GPT], sizes: Sequence[int], data: Data, tokens: in
 
 def packed(model: GPT) -> int:
     """Bytes of an int3 model if three bits took three bits; tied matrices once, vectors in float32."""
-    plain = GPT(model.config)
+    with Undrawn():
+        plain = GPT(model.config)
     matrices = {"token_embedding": plain.token_embedding, **linear_layers(plain)}
     if model.config.tied:
         del matrices["lm_head"]

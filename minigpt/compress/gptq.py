@@ -23,7 +23,7 @@ from minigpt.batches.loader import Batch
 from minigpt.compress.grid import Grid, nearest, scales
 from minigpt.compress.inputs import input_sums, products
 from minigpt.compress.quantize import IntegerGPT, Rounding, linear_layers, put_ends, quantize, table, to_nearest
-from minigpt.model.gpt import GPT
+from minigpt.model.gpt import GPT, Undrawn
 
 DAMP = 0.1  # of the mean of H's diagonal, added to it: channels that are never used must not divide by 0
 BLOCK = 128  # columns
@@ -97,7 +97,8 @@ def quantize_gptq(model: GPT, grid: Grid, batches: Iterable[Batch]) -> IntegerGP
     """
     batches = list(batches)
     integer = quantize(model, grid)
-    working = GPT(model.config).eval()  # blocks that are done, as integers; the others, as floats
+    with Undrawn():
+        working = GPT(model.config).eval()  # blocks that are done, as integers; the others, as floats
     working.load_state_dict(model.state_dict())
     for at, block in enumerate(working.blocks):
         for name, hessian in input_sums(working, linear_layers(block), batches, products).items():

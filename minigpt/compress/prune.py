@@ -24,7 +24,7 @@ from minigpt.batches.loader import Batch
 from minigpt.compress.inputs import input_sums, squares
 from minigpt.compress.quantize import linear_layers
 from minigpt.model.config import GPTConfig
-from minigpt.model.gpt import GPT
+from minigpt.model.gpt import GPT, Undrawn
 from minigpt.model.hf_config import plain
 
 How = Literal["magnitude", "wanda", "2:4"]
@@ -94,7 +94,8 @@ def prune_structure(model: GPT, share: float, batches: Iterable[Batch]) -> GPT:
     state = model.state_dict()
     for i in range(config.n_layer):
         _cut_block(state, f"blocks.{i}", worth, config, (groups, each, width))
-    pruned = GPT(plain(smaller))
+    with Undrawn():
+        pruned = GPT(plain(smaller))
     pruned.load_state_dict(state)
     return pruned.eval()
 

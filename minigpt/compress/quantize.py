@@ -16,7 +16,7 @@ from minigpt.engine.integer_embedding import IntegerEmbedding, Table
 from minigpt.engine.integer_linear import IntegerLinear
 from minigpt.engine.packed_linear import PackedLinear
 from minigpt.model.cache import KVCache
-from minigpt.model.gpt import GPT
+from minigpt.model.gpt import GPT, Undrawn
 
 Rounding = Callable[[str, Tensor, Grid], tuple[Tensor, Tensor]]  # name, w (N, K), grid -> numbers (N, K), scale
 
@@ -55,7 +55,8 @@ def quantize(model: GPT, grid: Grid, rounding: Rounding = to_nearest) -> Integer
 
     Some matrices get more bits: see `grid.fitting`.
     """
-    integer = IntegerGPT(model.config)
+    with Undrawn():
+        integer = IntegerGPT(model.config)
     integer.load_state_dict(model.state_dict())
     for name, layer in linear_layers(model).items():
         if name != "lm_head":
@@ -101,7 +102,8 @@ def together(model: GPT) -> Iterator[list[str]]:
 @torch.no_grad()
 def to_floats(model: GPT) -> GPT:
     """The plain GPT that an integer model stands for: what export writes, and what is trained further."""
-    plain = GPT(model.config)
+    with Undrawn():
+        plain = GPT(model.config)
     for name, module in plain.named_modules():
         if isinstance(module, nn.Linear | nn.Embedding):
             theirs = model.get_submodule(name)

@@ -6,6 +6,7 @@ which it may cut into pages of 2 MB, so that reading all weights, as every step 
 """
 
 import mmap
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -24,14 +25,12 @@ class Arena:
 
     def keep(self, tensor: Tensor) -> Tensor:
         """A copy on the CPU, contiguous."""
-        count, here = tensor.numel(), -(-self.used // ALIGNED) * ALIGNED
-        if not count:
-            return tensor
+        here = -(-self.used // ALIGNED) * ALIGNED
         if here + tensor.nbytes > self.size:
             here, self.size = 0, max(CHUNK, tensor.nbytes)
             self.chunk = mmap.mmap(-1, self.size, **OURS_ALONE)
-            if hasattr(mmap, "MADV_HUGEPAGE"):
+            with suppress(AttributeError, OSError):  # a wish: not every system knows it, nor every kernel
                 self.chunk.madvise(mmap.MADV_HUGEPAGE)
         self.used = here + tensor.nbytes
-        flat = torch.frombuffer(self.chunk, dtype=tensor.dtype, count=count, offset=here)
+        flat = torch.frombuffer(self.chunk, dtype=tensor.dtype, count=tensor.numel(), offset=here)
         return flat.view(tensor.shape).copy_(tensor.detach())

@@ -33,6 +33,7 @@ from minigpt.model.gpt import GPT, Block
 from minigpt.model.mlp import GeluMLP, Relu2MLP, SwiGLUMLP
 from minigpt.model.norm import LayerNorm, RMSNorm
 from minigpt.model.positions import Alibi
+from minigpt.model.short_conv import ShortConv
 
 OUTS, GROUP, LANES = 64, 32, 16
 TOGETHER = 4  # queries computed together
@@ -114,6 +115,8 @@ def _unknown_part(model: GPT) -> str | None:
         for part in ("attention", "mlp"):
             inside = block.get_submodule(part).named_children()
             known |= {f"blocks.{i}.{part}.{name}": LAYERS for name, _ in inside if name.endswith("_proj")}
+    if type(model.short_conv) is not (ShortConv if model.config.short_conv else type(None)):
+        return f"short_conv is a {type(model.short_conv).__name__}, which the step in C does not know"
     for name, types in known.items():
         if type(module := model.get_submodule(name)) not in types:
             return f"{name} is a {type(module).__name__}, which the step in C does not know"
@@ -199,7 +202,7 @@ class CompiledForward:
     # --- what C reads and writes ------------------------------------------------------------------------------------
 
     def _address(self, weight: Tensor | None) -> int | None:
-        """Of a copy."""
+        """Where C finds a copy of it; none: NULL."""
         if weight is None:
             return None
         self.kept.append(self.arena.keep(weight))
@@ -218,7 +221,7 @@ class CompiledForward:
             head=self._linear(model.lm_head),
         )  # fmt: skip
         made.of_embedding, made.group, made.embedding, made.row_scales = self._embedding(model.token_embedding)
-        if model.short_conv is not None:
+        if config.short_conv:
             made.short_conv = self._address(model.short_conv.weight)
         made.start, made.alibi = self._address(order.start), self._address(alibi)
         made.cos, made.sin = self._address(order.cos), self._address(order.sin)
@@ -268,17 +271,18 @@ class CompiledForward:
         rows["numbers"] = zeros(room, _up(max(widths.values()), GROUP), dtype=np.int8)
         rows["row_scale"] = zeros(room)
         rows["scores"] = zeros(THREADS * TOGETHER, c.context_length + m.page + LANES)
-        self.rows = rows | self.store.arrays
-        for name, array in self.rows.items():
+        self.buffers = rows | self.store.arrays
+        for name, array in self.buffers.items():
             setattr(m, name, array.data_ptr())
         self.ids, self.position, self.table, self.tile, self.which = np.zeros((5, room + 1), dtype=np.int32)
         self.earlier = np.zeros((room + 1, c.short_conv), dtype=np.int32)
         self.page_table = np.zeros((config.max_batch, -(-c.context_length // m.page)), dtype=np.int32)
         self.counting = np.arange(c.context_length, dtype=np.int32)
         self.out = torch.zeros(config.max_batch * (1 + config.drafts), c.vocab_size)
-        self.step = _Step(ids=self.ids.ctypes.data, earlier=self.earlier.ctypes.data, position=self.position.ctypes.data, table=self.table.ctypes.data,
-                          pages=self.page_table.ctypes.data, tile=self.tile.ctypes.data, which=self.which.ctypes.data,
-                          logits=self.out.data_ptr())  # fmt: skip
+        told = {"ids": self.ids, "earlier": self.earlier, "position": self.position, "table": self.table,
+                "pages": self.page_table, "tile": self.tile, "which": self.which}  # fmt: skip
+        addresses = {name: array.ctypes.data for name, array in told.items()}
+        self.step = _Step(**addresses, logits=self.out.data_ptr())
 
 
 def zeros(*shape: int, dtype: type = np.float32) -> Tensor:

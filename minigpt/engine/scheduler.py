@@ -73,8 +73,9 @@ class Work(NamedTuple):
     def earlier(self, n: int) -> list[list[int]]:
         """What stands before each of them, the nearest first; -1 before the beginning."""
         start, sequence = self.sequence.computed, self.sequence
-        read = [-1] * n + (sequence.tokens + sequence.drafts)[: start + self.count]
-        return [read[at + n - 1 : at - 1 if at else None : -1] for at in range(start, start + self.count)]
+        first = max(0, start - n)
+        read = [-1] * (n - start + first) + (sequence.tokens[first:] + sequence.drafts)[: start - first + self.count]
+        return [read[at : at + n][::-1] for at in range(self.count)]
 
     @property
     def choosing(self) -> int:

@@ -42,7 +42,7 @@ class GPTConfig:
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value} must be at least 1")
         if self.short_conv < 0:
-            raise ValueError(f"short_conv={self.short_conv} is a number of tokens: choose 0 (none), or 3 or 4")
+            raise ValueError(f"short_conv={self.short_conv} is a number of tokens: choose 0 (none) or more")
         self._check_heads()
         self._check_positions()
         if not 0 <= self.dropout < 1:

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -111,7 +112,7 @@ class GPT(nn.Module):
 
 
 class Undrawn(TorchFunctionMode):
-    """No weight is drawn inside: `with Undrawn(): GPT(config)` costs no time, and no memory until weights are loaded."""
+    """No weight is drawn inside: `with Undrawn(): GPT(config)` takes no time, and memory only as weights are loaded."""
 
     DRAWS = ("normal_", "uniform_", "kaiming_uniform_")
 
@@ -123,7 +124,7 @@ class Undrawn(TorchFunctionMode):
 
 def parameter_count(config: GPTConfig) -> int:
     """How many numbers a model of this shape learns."""
-    with Undrawn():
+    with torch.device("meta"), Undrawn():
         return sum(parameter.numel() for parameter in GPT(config).parameters())
 
 

@@ -30,15 +30,15 @@ def group_of(name: str, parameter: Tensor, config: OptimConfig) -> GroupName:
     |----------------------------|-----------|-------|------------------------------------------------------|
     | matrices inside blocks     | as chosen | yes   | they multiply: smaller weights, smoother functions   |
     | lm_head, unless tied       | AdamW     | yes   | a row per token: Muon would even out rare and common |
-    | short convolution          | AdamW     | yes   | a matrix in shape alone: it acts channel by channel  |
     | embeddings, with tied head | AdamW     | no    | a rare token's row decays daily and learns weekly,   |
     |                            |           |       | and small embeddings make large early gradients      |
-    | gains and biases           | AdamW     | no    | they do not multiply each other; a gain's home is 1  |
+    | gains, biases, the         | AdamW     | no    | they do not multiply each other; a gain's home is 1, |
+    | short convolution          |           |       | and distances are told apart by weights far from 0   |
 
     Source: Jordan et al. 2024 for what Muon is for; OLMo 2 (2024) for embeddings without decay; GPT-3's
     public re-implementations (minGPT, nanoGPT) for gains and biases without.
     """
-    if parameter.ndim < 2 or "embedding" in name:
+    if parameter.ndim < 2 or "embedding" in name or "short_conv" in name:
         return "adamw without decay"
     if config.optimizer == "muon" and parameter.ndim == 2 and "blocks" in name.split("."):
         return "muon"

@@ -89,7 +89,7 @@ def test_the_price_of_distance_follows_the_distance(base, scale, direction):
 
 def test_right_answers_become_likelier_and_shuffled_rewards_teach_nothing(train, tmp_path):
     """A quarter of all guesses is right at first. Between the two runs only the rewards differ."""
-    longer = ("--max-steps", "60", "--lr", "0.005", "--save-every", "60", "--kl-start", "0.01")
+    longer = ("--max-steps", "60", "--lr", "0.005", "--save-every", "60", "--kl-start", "0.01", "--kl-target", "1")
     assert train(*longer, "--reward", "shuffled", out="ppo-shuffled").status == 0
     result = train(*longer)
     assert result.status == 0, result.err

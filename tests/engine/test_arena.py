@@ -1,6 +1,7 @@
 """What is kept stays as it was, whatever becomes of its source, of the arena, and of what is kept after it."""
 
 import gc
+import mmap
 
 import pytest
 import torch
@@ -33,8 +34,15 @@ def test_kept_tensors_are_copies_that_do_not_touch(dtype, monkeypatch):
     assert all(bool((tensor == 1).all()) for tensor in kept)  # nobody wrote over another
 
 
-def test_nothing_may_be_kept():
-    assert Arena().keep(torch.empty(0, 3)).shape == (0, 3)
+def test_huge_pages_are_a_wish(monkeypatch):
+    """A kernel without them refuses; weights then lie in small pages."""
+
+    class Refusing(mmap.mmap):
+        def madvise(self, *wish):
+            raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(arena.mmap, "mmap", Refusing)
+    assert torch.equal(Arena().keep(torch.ones(3)), torch.ones(3))
 
 
 def test_an_engine_reads_weights_when_it_is_made():

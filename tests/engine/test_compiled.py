@@ -75,7 +75,7 @@ def test_floats_are_as_in_torch(variant):
 
 
 @pytest.mark.parametrize("cache_dtype", ["bfloat16", "int8"])
-@pytest.mark.parametrize("variant", ["rope", "window", "grouped", "alibi", "head of 10"])
+@pytest.mark.parametrize("variant", ["rope", "window", "grouped", "alibi", "head of 10", "short conv"])
 def test_a_narrow_cache_costs_its_rounding_and_no_more(variant, cache_dtype):
     """Half a last place of eight bits is 0.4 %; a scale or a place mixed up would cost everything."""
     gpt = float_gpt(**SHAPES[variant])
@@ -84,7 +84,7 @@ def test_a_narrow_cache_costs_its_rounding_and_no_more(variant, cache_dtype):
 
 def test_eight_bits_are_as_in_torch():
     """Sums of integers are exact, so that only the floats around them may differ."""
-    gpt = quantize(float_gpt(n_embd=64, mlp_width=96, bias=True), Grid(8))
+    gpt = quantize(float_gpt(n_embd=64, mlp_width=96, bias=True, short_conv=2), Grid(8))
     assert strayed(gpt, gpt) < 2e-6
 
 
@@ -99,7 +99,7 @@ class RoundedRows(nn.Linear):
 @pytest.mark.parametrize("group", [32, 64])
 def test_four_bits_are_the_floats_they_stand_for(group):
     """torch's own product for them rounds rows otherwise, so that it is no judge."""
-    gpt = quantize(float_gpt(n_embd=64, mlp_width=128), Grid(4, group))
+    gpt = quantize(float_gpt(n_embd=64, mlp_width=128, short_conv=2), Grid(4, group))
     truth = to_floats(gpt)
     for name, layer in linear_layers(truth).items():
         rounded = RoundedRows(layer.in_features, layer.out_features, bias=False)
@@ -216,6 +216,9 @@ def test_a_model_that_c_does_not_know_is_computed_by_torch():
     hooked = float_gpt()
     hooked.token_embedding.register_forward_hook(lambda module, ids, x: 2 * x)
     assert "token_embedding has a hook" in Engine(hooked).not_compiled
+    mixed = float_gpt(short_conv=2)
+    mixed.short_conv = nn.Identity()
+    assert "short_conv is a Identity" in Engine(mixed).not_compiled
     wide, short, narrow = float_gpt(), float_gpt(), float_gpt()
     wide.blocks[1].mlp = float_gpt(mlp_width=48).blocks[1].mlp
     short.blocks = short.blocks[:1]

@@ -1,6 +1,7 @@
 """Tokens guessed ahead: they change how many steps a text takes, and nothing else."""
 
 import pytest
+import torch
 from small_gpt import BOLD, VARIANTS, VOCAB, asked, finished, made_gpt
 
 from minigpt.engine.config import EngineConfig, SamplingConfig
@@ -24,10 +25,11 @@ class Oracle:
 
 
 @pytest.mark.parametrize("right", range(5))
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["in torch", "in C"])
 @pytest.mark.parametrize("variant", ["rope", "learned", "alibi", "window", "grouped", "short conv"])
-def test_guesses_change_no_token(variant, right):
+def test_guesses_change_no_token(variant, dtype, right):
     """Right, wrong or right at first: only the number of steps is another."""
-    gpt = made_gpt(**VARIANTS[variant], context_length=32)
+    gpt = made_gpt(**VARIANTS[variant], context_length=32).to(dtype)
     requests = [asked([n, n + 1, n], seed=n) for n in range(4)]
     plain = [answer.tokens for answer in finished(Engine(gpt), requests)]
     engine = Engine(gpt, EngineConfig(drafts=4, page=4, max_batch=3), Oracle(dict(enumerate(plain)), right))

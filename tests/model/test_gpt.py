@@ -9,7 +9,7 @@ from torch import nn
 
 from kernels import dispatch
 from minigpt.model.config import GPTConfig
-from minigpt.model.gpt import GPT, check_ids
+from minigpt.model.gpt import GPT, check_ids, parameter_count
 from minigpt.model.mlp import MLPS
 from minigpt.model.norm import NORMS
 from minigpt.model.positions import POSITIONS
@@ -75,6 +75,11 @@ def test_documents_are_alone_in_their_batch(gpt):
     alone = torch.allclose(packed[:, 5:], gpt(ids[:, 5:]))
     # A mask hides the other document, not the place in the row: absolute positions go on across the border.
     assert alone == (gpt.config.position not in ("learned", "sinusoidal"))
+
+
+def test_parameters_are_counted_without_making_them(gpt):
+    """Of all kinds of parts; a tied head is no second matrix."""
+    assert parameter_count(gpt.config) == sum(parameter.numel() for parameter in gpt.parameters())
 
 
 def test_names_are_the_fields():

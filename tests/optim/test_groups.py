@@ -16,6 +16,7 @@ class Model(nn.Module):
         super().__init__()
         generator = torch.Generator().manual_seed(0)
         self.token_embedding = nn.Embedding(30, 8)
+        self.short_conv = nn.Linear(8, 3, bias=False)
         blocks = [nn.ModuleDict({"norm": nn.LayerNorm(8), "up": nn.Linear(8, 16)}) for _ in range(2)]
         self.blocks = nn.ModuleList(blocks)
         self.final_norm = nn.LayerNorm(8)
@@ -48,6 +49,7 @@ def test_every_parameter_goes_to_the_rule_that_the_table_promises():
     """The table in `group_of` as a test."""
     assert groups(Model(), OptimConfig(optimizer="muon")) == {
         "token_embedding.weight": "adamw without decay",
+        "short_conv.weight": "adamw without decay",
         "blocks.0.norm.weight": "adamw without decay",
         "blocks.0.norm.bias": "adamw without decay",
         "blocks.0.up.weight": "muon",
@@ -155,7 +157,7 @@ def test_a_tied_weight_is_stepped_once_and_stays_tied():
     """Twice would be a double learning rate for the largest matrix of a small model."""
     model = Model(tied=True)
     optimizer = build_optimizer(model, OptimConfig())
-    assert len(optimizer.parameters()) == len(list(model.parameters())) == 11
+    assert len(optimizer.parameters()) == len(list(model.parameters())) == 12
     run(model, optimizer, range(1, 3))
     assert model.lm_head.weight is model.token_embedding.weight
     assert not any("lm_head" in name for name in optimizer.state_dict())

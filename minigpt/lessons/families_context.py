@@ -58,16 +58,16 @@ def asked_of(asked: tuple[str, ...], facts: list[str]) -> str:
 
 
 def two_hops(hand: Hand, size: int) -> Problem:
-    """Tom is in the hall. Ann is in the shop. Tom has the cup. Ann has the bell. Where is the cup?
-    -> The cup is with Tom, and Tom is in the hall
+    """Tom visits the hall. Ann visits the shop. Tom has the cup. Ann has the bell. Where is the cup?
+    -> The cup is with Tom, and Tom visits the hall
 
     The way there is part of the answer: each hop then is one look back, and a wrong first hop shows.
     """
     names, things, places = hand.words(NAMES, size), hand.words(THINGS, size), hand.words(PLACES, size)
-    facts = [f"{name} is in the {place}." for name, place in zip(names, places, strict=True)]
+    facts = [f"{name} visits the {place}." for name, place in zip(names, places, strict=True)]
     facts += [f"{name} has the {thing}." for name, thing in zip(names, things, strict=True)]
     asked = hand.below(size)
-    answer = f"The {things[asked]} is with {names[asked]}, and {names[asked]} is in the {places[asked]}"
+    answer = f"The {things[asked]} is with {names[asked]}, and {names[asked]} visits the {places[asked]}"
     key = asked_of((things[asked],), facts)
     return problem(hand, WHERE, answer, key, x=" ".join(hand.shuffled(facts)), k=things[asked])
 
@@ -94,7 +94,7 @@ def slots(hand: Hand, size: int) -> Problem:
 
 CONTEXT = {
     "lookup": Family(lookup, range(3, 9), range(9, 11)),
-    "one hop": Family(one_hop, range(2, 6), range(6, 8)),
-    "two hops": Family(two_hops, range(2, 4), range(4, 5), turns=3),
+    "one hop": Family(one_hop, range(2, 6), range(6, 8), turns=3),
+    "two hops": Family(two_hops, range(2, 4), range(4, 5), turns=4),
     "slots": Family(slots, range(1, 4), range(4, 6), turns=1),
 }

@@ -76,7 +76,7 @@ def test_what_is_the_same_problem_has_the_same_key(family):
 @pytest.mark.parametrize("family", ["lookup", "one hop", "two hops"])
 def test_facts_told_in_another_order_are_the_same_problem(family):
     for one in drawn(family, "train"):
-        facts = re.findall(r"\w+ (?:\d+|has the \w+\.|is in the \w+\.)", one.prompt)
+        facts = re.findall(r"\w+ (?:\d+|has the \w+\.|visits the \w+\.)", one.prompt)
         assert one.key.endswith(f" of {' '.join(sorted(facts))}")
 
 

@@ -80,7 +80,7 @@ def test_facts_told_in_another_order_are_the_same_problem(family):
         assert one.key.endswith(f" of {' '.join(sorted(facts))}")
 
 
-SAID_IN_FACTS = {"No", "make", "it", "with", "at", "and", "has", "the", "is", "in"}
+SAID_IN_FACTS = {"No", "make", "it", "with", "at", "and", "has", "the", "visits"}
 DATA = {*NAMES, *THINGS, *PLACES, *DRINKS, *EXTRAS, *SIZES, *SAID_IN_FACTS}
 
 
@@ -211,9 +211,9 @@ def test_the_facts_lead_to_the_answer():
     """Followed by a reader of its own: who has it, where is that one."""
     for one in drawn("two hops", "test"):
         has = dict(reversed(pair) for pair in re.findall(r"(\w+) has the (\w+)\.", one.prompt))
-        place = dict(re.findall(r"(\w+) is in the (\w+)\.", one.prompt))
+        place = dict(re.findall(r"(\w+) visits the (\w+)\.", one.prompt))
         asked = re.findall(r"the (\w+)[?.]$", one.prompt)[0]
-        assert one.answer == f"The {asked} is with {has[asked]}, and {has[asked]} is in the {place[has[asked]]}"
+        assert one.answer == f"The {asked} is with {has[asked]}, and {has[asked]} visits the {place[has[asked]]}"
         assert len(set(place.values())) == len(place)
     for one in drawn("one hop", "test"):
         has = re.findall(r"(\w+) has the (\w+)\.", one.prompt)
@@ -261,7 +261,7 @@ SCRIPT = (
     "from minigpt.lessons.tasks import *; "
     "print([problem_at(family, side, 3, index) for family in FAMILIES for side in SIDES for index in range(3)])"
 )
-GOLDEN = "72e2a195743e10b5"
+GOLDEN = "2f62e382801e6bb3"
 
 
 def test_problems_are_the_same_in_every_process():

@@ -126,7 +126,7 @@ def tasks() -> RunConfig:
         corpus=Inherited(),
         tokenizer=TokenizerConfig(pattern="gpt2"),
         batches=RowConfig(batch_size=8),
-        model=GPTConfig(vocab_size=1038, context_length=128, n_layer=4, n_head=4, n_embd=128, mlp_width=256,
+        model=GPTConfig(vocab_size=1043, context_length=128, n_layer=4, n_head=4, n_embd=128, mlp_width=256,
                         short_conv=4),
         optim=OptimConfig(lr=3e-3, min_lr_ratio=0.0, warmup_steps=30, weight_decay=0.0),
         train=TrainConfig(max_steps=8500, eval_every=500, save_every=500, sample_every=0),

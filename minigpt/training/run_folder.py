@@ -45,6 +45,9 @@ def write_run(run: RunConfig) -> None:
 def read_run(folder: Path, defaults: RunConfig) -> RunConfig:
     """The settings that a run was started with.
 
+    One that came into the house after the run has its class's default, which changes nothing; not that of `defaults`,
+    whose preset may have begun to use it.
+
     Raises: ValueError if they are damaged, or of another kind of training than `defaults`.
     """
     try:
@@ -55,7 +58,8 @@ def read_run(folder: Path, defaults: RunConfig) -> RunConfig:
     if kind != defaults.kind:
         raise ValueError(f"{folder} holds a run of kind {kind}, not {defaults.kind}; choose another --out-dir, or "
                          "begin again with --overwrite")  # fmt: skip
-    return settings.from_dict(defaults, data, str(folder / RUN))
+    groups = {name: type(group)() for name, group in vars(defaults).items() if dataclasses.is_dataclass(group)}
+    return settings.from_dict(dataclasses.replace(defaults, **groups), data, str(folder / RUN))
 
 
 def run_home(folder: Path) -> Path | None:

@@ -1,12 +1,13 @@
 """A new run, a run to resume, a finished run, or a mistake?"""
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from minigpt import presets
 from minigpt.runtime import checkpoint as files
-from minigpt.training.run_folder import OURS, discard, open_run, write_run
+from minigpt.training.run_folder import OURS, discard, open_run, read_run, write_run
 
 
 @pytest.fixture
@@ -51,6 +52,17 @@ def test_any_other_changed_setting_is_named(run, flags):
     write_run(run)
     with pytest.raises(ValueError, match=f"holds a run with {flags[0]} .*, not {flags[1]}"):
         open_run(with_setting(run, *flags))
+
+
+def test_a_setting_younger_than_the_run_changes_nothing(run, tmp_path):
+    """A preset may have begun to use what did not exist when the run began; the run goes on without it."""
+    write_run(run)
+    file = tmp_path / "run" / "run.json"
+    settings = files.read_json(file)
+    del settings["model"]["short_conv"]
+    file.write_text(json.dumps(settings))
+    preset = replace(run, model=replace(run.model, short_conv=4))
+    assert read_run(tmp_path / "run", preset).model.short_conv == 0
 
 
 def test_resume_never_wants_a_new_folder(run):

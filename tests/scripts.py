@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -61,4 +60,11 @@ def some_text(words: int, seed: int = 0) -> str:
     return "\n".join(lines) + "\n"
 
 
-__all__ = ["ROOT", "TINY", "Result", "run_script", "signal", "some_text", "start"]
+def read_a_story(folder: Path) -> Path:
+    """A run of pre-training on some text, finished within a second: it has never chatted."""
+    story = folder / "story.txt"
+    story.write_text(some_text(4000), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        result = run_script("train.py", ["quick", *TINY, "--data", story, "--out-dir", folder / "run"], patch)
+    assert result.status == 0, result.err
+    return folder / "run"

@@ -21,9 +21,9 @@ from minigpt.tokenizer import Tokenizer
 LETTERS = "abcdefghijklmnop"  # four of which are vowels: a model that guesses is right in a quarter of all tries
 VOWELS = "aeio"
 
-TINY = ("--problems", "vowel", "--max-new-tokens", "4", "--prompts", "4", "--group", "8", "--inner-epochs", "2",
-        "--batch-size", "16", "--test-problems", "16", "--max-steps", "8", "--warmup-steps", "1", "--eval-every", "50",
-        "--save-every", "3", "--threads", "1", "--device", "cpu")  # fmt: skip
+FEW_ROUNDS = ("--problems", "vowel", "--max-new-tokens", "4", "--prompts", "4", "--group", "8", "--inner-epochs", "2",
+              "--batch-size", "16", "--test-problems", "16", "--max-steps", "8", "--warmup-steps", "1",
+              "--eval-every", "50", "--save-every", "3", "--threads", "1", "--device", "cpu")  # fmt: skip
 
 
 def vowel(hand: Hand, size: int) -> Problem:
@@ -58,7 +58,7 @@ def guessing_model(folder: Path) -> Path:
 
 def opened(preset: str, init: Path, *argv: str, checkpoint: Path | None = None):
     """The run and what its stage has prepared, without train.py."""
-    run = presets.from_command_line([preset, "--init", str(init), *TINY, *map(str, argv)])
+    run = presets.from_command_line([preset, "--init", str(init), *FEW_ROUNDS, *map(str, argv)])
     return run, run.stage.prepare(run, Group(0, 1, torch.device("cpu")), torch.float32, checkpoint)
 
 

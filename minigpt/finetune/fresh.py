@@ -5,25 +5,21 @@ and nothing to shuffle, and a run that is resumed needs one number to see what i
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Self
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from minigpt.chat.conversation import Message
 from minigpt.chat.template import Rendered, Template
 from minigpt.finetune.examples import Examples
-from minigpt.finetune.rows import AnswerBatch, Row, best_fit, tensors
+from minigpt.finetune.rows import Row, Steps, best_fit, tensors
 from minigpt.lessons.family import Problem
 
 
-class FreshRows:
-    """An endless iterator of batches; process `rank` of `world` gets rows rank, rank + world, ... of each.
+class FreshRows(Steps):
+    """Problems in their order, packed best-fit, until the next one fits into no row: it begins the next batch.
 
-    A batch takes problems in their order, packed best-fit, until the next one fits into no row: it begins the next
-    batch. As with `Rows`, the loss of a step is the mean over all its targets, wherever they stand.
-
-    Raises: ValueError if the processes cannot share a batch evenly; for a problem longer than a row.
+    Raises: ValueError for a problem longer than a row, as well.
     """
 
     def __init__(
@@ -36,44 +32,28 @@ class FreshRows:
         accumulate: int,
         shared: tuple[int, int] = (0, 1),  # rank, world
     ) -> None:
-        self.rank, self.world = shared
-        if batch_size % self.world:
-            raise ValueError(f"batch_size={batch_size} cannot be shared by {self.world} processes; use a multiple")
+        super().__init__(batch_size=batch_size, context_length=context_length, accumulate=accumulate, shared=shared)
         self.problems, self.template = problems, template
-        self.batch_size, self.context_length, self.accumulate = batch_size, context_length, accumulate
-        self.batch = 0  # batches handed out
-        self.place = 0  # the problem that the step of the next batch begins with
-        self.step: list[tuple[Examples, list[Row]]] = []  # its micro-batches
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> AnswerBatch:
-        micro = self.batch % self.accumulate
-        if not self.step:
-            self._plan()
-        examples, rows = self.step[micro]
-        parts = tensors(examples, rows[self.rank :: self.world], self.context_length)
-        self.batch += 1
-        if micro == self.accumulate - 1:
-            self.place, self.step = self.next_place, []
-        return AnswerBatch(*parts, self.per_batch)
+        self.place = 0  # the number of a problem
 
     def state_dict(self) -> dict[str, int]:
         return {"batch": self.batch, "problem": self.place}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self.batch, self.place, self.step = state["batch"], state["problem"], []
+        super().load_state_dict(state)
+        self.place = state["problem"]
 
-    def _plan(self) -> None:
-        """Draw all micro-batches of the next step, and count their targets."""
-        self.next_place = self.place
+    def planned(self, first: int) -> tuple[list[tuple[Examples, list[Row]]], int, int]:
+        """Of each micro-batch its problems, and the rows they lie in."""
+        place, step = self.place, []
         for _ in range(self.accumulate):
-            examples, rows = self._packed(self.next_place)
-            self.step.append((examples, rows))
-            self.next_place += len(examples)
-        total = sum(examples.targets for examples, _ in self.step)
-        self.per_batch = torch.tensor(total / (self.accumulate * self.world), dtype=torch.float32)
+            step.append(self._packed(place))
+            place += len(step[-1][0])
+        return step, sum(examples.targets for examples, _ in step), place
+
+    def own_rows(self, micro: tuple[Examples, list[Row]]) -> tuple[Tensor, Tensor, Tensor]:
+        examples, rows = micro
+        return tensors(examples, rows[self.rank :: self.world], self.context_length)
 
     def _packed(self, place: int) -> tuple[Examples, list[Row]]:
         """The problems from this place on that fit into a batch, and its rows; some may stay empty."""

@@ -10,10 +10,11 @@ costs alone, to rounding. Learned and sinusoidal positions count from the beginn
     document    0    0    0    0    0    1    1    2
 """
 
+from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -79,17 +80,56 @@ def tensors(examples: Examples, rows: Sequence[Row], context_length: int) -> tup
     return torch.from_numpy(ids), torch.from_numpy(targets), torch.from_numpy(document)
 
 
-class Rows:
-    """An endless iterator of batches; process `rank` of `world` gets rows rank, rank + world, ... of each.
-
-    An epoch is a shuffled order of all conversations, packed best-fit; the next one packs them otherwise. `text` gives
-    `replay` of all rows, spread evenly: windows of pre-training text, in which every token is a target.
+class Steps(ABC):
+    """An endless iterator of batches of rows; process `rank` of `world` gets rows rank, rank + world, ... of each.
 
     The loss of a step is the mean over all its targets, wherever they stand. Micro-batches and processes hold unequal
     numbers of them, so the mean of their means would be another loss: every target would weigh more in a batch that
     has few. So all processes pack the whole step, and a batch says by how many targets its sum is to be divided.
 
     Raises: ValueError if the processes cannot share a batch evenly.
+    """
+
+    place: Any  # where the step of the next batch begins
+
+    def __init__(self, *, batch_size: int, context_length: int, accumulate: int, shared: tuple[int, int]) -> None:
+        self.rank, self.world = shared
+        if batch_size % self.world:
+            raise ValueError(f"batch_size={batch_size} cannot be shared by {self.world} processes; use a multiple")
+        self.batch_size, self.context_length, self.accumulate = batch_size, context_length, accumulate
+        self.batch = 0             # batches handed out
+        self.step: list[Any] = []  # the micro-batches of the step that is being handed out
+
+    @abstractmethod
+    def planned(self, first: int) -> tuple[list[Any], int, Any]:
+        """The micro-batches of the step that begins with batch `first`, their targets, and the place after them."""
+
+    @abstractmethod
+    def own_rows(self, micro: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """(ids, targets, document) of this process's rows of a micro-batch."""
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> AnswerBatch:
+        micro = self.batch % self.accumulate
+        if not self.step:
+            self.step, total, self.next_place = self.planned(self.batch - micro)
+            self.per_batch = torch.tensor(total / (self.accumulate * self.world), dtype=torch.float32)
+        parts = self.own_rows(self.step[micro])
+        self.batch += 1
+        if micro == self.accumulate - 1:
+            self.place, self.step = self.next_place, []
+        return AnswerBatch(*parts, self.per_batch)
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.batch, self.step = state["batch"], []
+
+
+class Rows(Steps):
+    """Conversations in a shuffled order, epoch after epoch, each packed best-fit and so each otherwise.
+
+    `text` gives `replay` of all rows, spread evenly: windows of pre-training text, in which every token is a target.
     """
 
     def __init__(
@@ -104,44 +144,24 @@ class Rows:
         replay: float = 0.0,
         shared: tuple[int, int] = (0, 1),  # rank, world
     ) -> None:
-        self.rank, self.world = shared
-        if batch_size % self.world:
-            raise ValueError(f"batch_size={batch_size} cannot be shared by {self.world} processes; use a multiple")
-        self.examples, self.text, self.replay = examples, text, replay
-        self.batch_size, self.context_length, self.accumulate, self.seed = batch_size, context_length, accumulate, seed
+        super().__init__(batch_size=batch_size, context_length=context_length, accumulate=accumulate, shared=shared)
+        self.examples, self.seed, self.text, self.replay = examples, seed, text, replay
         self.lengths = examples.lengths.tolist()
         self.n_targets = np.add.reduceat(examples.target, examples.starts[:-1], dtype=np.int64)  # (conversations,)
-        self.batch = 0              # batches handed out
-        self.place = (0, 0)         # epoch, row: where the step of the next batch begins
-        self.packed_epoch = -1      # none is packed yet
-        self.step: list[tuple[list[Row], range]] = []  # per micro-batch: rows of conversations, windows of text
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> AnswerBatch:
-        micro = self.batch % self.accumulate
-        if not self.step:
-            self._plan()
-        rows, windows = self.step[micro]
-        parts = [tensors(self.examples, rows, self.context_length), *map(self._window, windows)]
-        ids, targets, document = (torch.cat(part)[self.rank :: self.world] for part in zip(*parts, strict=True))
-        self.batch += 1
-        if micro == self.accumulate - 1:
-            self.place, self.step = self.next_place, []
-        return AnswerBatch(ids, targets, document, self.per_batch)
+        self.place = (0, 0)     # epoch, row
+        self.packed_epoch = -1  # none is packed yet
 
     def state_dict(self) -> dict[str, int]:
         return {"batch": self.batch, "epoch": self.place[0], "row": self.place[1]}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self.batch, self.place, self.step = state["batch"], (state["epoch"], state["row"]), []
+        super().load_state_dict(state)
+        self.place = (state["epoch"], state["row"])
 
-    def _plan(self) -> None:
-        """Choose the rows of all micro-batches of the next step, and count their targets."""
-        first = self.batch - self.batch % self.accumulate
+    def planned(self, first: int) -> tuple[list[tuple[list[Row], range]], int, tuple[int, int]]:
+        """Of each micro-batch the rows of conversations, and the windows of text."""
         epoch, row = self.place
-        total = 0
+        step, total = [], 0
         for batch in range(first, first + self.accumulate):
             windows = range(self._replayed(batch), self._replayed(batch + 1))
             rows: list[Row] = []
@@ -150,10 +170,15 @@ class Rows:
                 more = packed[row : row + self.batch_size - len(windows) - len(rows)]
                 rows += more
                 epoch, row = (epoch, row + len(more)) if row + len(more) < len(packed) else (epoch + 1, 0)
-            self.step.append((rows, windows))
+            step.append((rows, windows))
             total += int(self.n_targets[[d for row_ in rows for d in row_]].sum()) + len(windows) * self.context_length
-        self.next_place = (epoch, row)
-        self.per_batch = torch.tensor(total / (self.accumulate * self.world), dtype=torch.float32)
+        return step, total, (epoch, row)
+
+    def own_rows(self, micro: tuple[list[Row], range]) -> tuple[Tensor, Tensor, Tensor]:
+        rows, windows = micro
+        parts = [tensors(self.examples, rows, self.context_length), *map(self._window, windows)]
+        ids, targets, document = (torch.cat(part)[self.rank :: self.world] for part in zip(*parts, strict=True))
+        return ids, targets, document
 
     def _replayed(self, batch: int) -> int:
         """Windows of text in all batches before this one."""

@@ -3,35 +3,24 @@
 import math
 import shlex
 import shutil
+from functools import partial
 
 import pytest
 import torch
 from scripts import run_script
-from vowels import TINY, guessing_model, known_family, opened
+from vowels import opened
 
 from minigpt.alignment.logprobs import token_logprobs
 from minigpt.alignment.rollouts import Experience
 from minigpt.runtime.checkpoint import file_digest
 from minigpt.runtime.logbook import read_events
 
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return guessing_model(tmp_path_factory.mktemp("guessing"))
-
-
-@pytest.fixture(autouse=True)
-def vowels(monkeypatch):
-    known_family(monkeypatch)
+pytestmark = pytest.mark.usefixtures("vowels")
 
 
 @pytest.fixture
-def train(monkeypatch, tmp_path, base):
-    def run(*argv, out="grpo", preset="grpo"):
-        argv = [preset, "--init", base, "--out-dir", tmp_path / out, *TINY, *argv]
-        return run_script("train.py", argv, monkeypatch)
-
-    return run
+def train(train_guessing):
+    return partial(train_guessing, "grpo")
 
 
 def judged_by(monkeypatch, rewards):
@@ -49,12 +38,12 @@ def judged_by(monkeypatch, rewards):
 # --- a round ------------------------------------------------------------------------------------------------------
 
 
-def test_before_the_first_step_there_is_no_distance_and_every_ratio_is_one(base):
+def test_before_the_first_step_there_is_no_distance_and_every_ratio_is_one(guessing):
     """Traps: a reference that is another model, old log-probabilities of the engine or another temperature.
 
     Then L = -Σ w A, for answers of one length the mean advantage: 0.
     """
-    run, prepared = opened("grpo", base, "--temperature", "0.7")
+    run, prepared = opened("grpo", guessing, "--temperature", "0.7")
     batch = next(prepared.stage.batches)
     assert torch.equal(batch.old_logprobs, batch.ref_logprobs)
     metrics = prepared.stage.objective(prepared.stage.model, batch).metrics
@@ -64,11 +53,11 @@ def test_before_the_first_step_there_is_no_distance_and_every_ratio_is_one(base)
     assert run.stage.rollouts.temperature == 0.7
 
 
-def test_an_answer_is_compared_with_those_to_the_same_problem(base, monkeypatch):
+def test_an_answer_is_compared_with_those_to_the_same_problem(guessing, monkeypatch):
     """Trap: normalised across prompts. The one wrong answer stands out, and the one right one."""
     easy, hard = [0.0] + [1.0] * 7, [1.0] + [0.0] * 7
     judged_by(monkeypatch, easy + hard)
-    _, prepared = opened("grpo", base, "--batch-size", "32")
+    _, prepared = opened("grpo", guessing, "--batch-size", "32")
     loader = prepared.stage.batches
     next(loader)
     found = loader.round.advantages.view(4, 8)
@@ -78,19 +67,19 @@ def test_an_answer_is_compared_with_those_to_the_same_problem(base, monkeypatch)
     assert found.sum(1).abs().max() < 1e-4
 
 
-def test_equal_rewards_teach_nothing_and_are_no_nan(base):
+def test_equal_rewards_teach_nothing_and_are_no_nan(guessing):
     """Trap: 0 / 0. And the search for signal ends: 4 problems, redrawn twice."""
-    _, prepared = opened("grpo", base, "--reward", "constant", "--batch-size", "32")
+    _, prepared = opened("grpo", guessing, "--reward", "constant", "--batch-size", "32")
     batch = next(prepared.stage.batches)
     loss = prepared.stage.objective(prepared.stage.model, batch)
     assert not batch.advantages.any() and loss.value.abs() < 1e-6 and loss.metrics["without_signal"] == 1
     assert prepared.stage.batches.state_dict()["drawn"] == 12
 
 
-def test_problems_without_signal_are_replaced(base, monkeypatch):
+def test_problems_without_signal_are_replaced(guessing, monkeypatch):
     """Dynamic sampling: half of the groups say nothing, so 2 and then 1 are drawn again, and counted."""
     asked = judged_by(monkeypatch, [1.0] * 8 + [0.0, 1.0] * 4)
-    _, prepared = opened("grpo", base, "--batch-size", "32")
+    _, prepared = opened("grpo", guessing, "--batch-size", "32")
     batch = next(prepared.stage.batches)
     assert asked == [32, 16, 8] and batch.ids.size(0) == 32
     assert prepared.stage.batches.state_dict()["drawn"] == 7
@@ -99,18 +88,18 @@ def test_problems_without_signal_are_replaced(base, monkeypatch):
     assert batch.figures[0, -1].item() == pytest.approx(4 / 7)
 
 
-def test_nothing_is_replaced_where_nobody_asks_for_it(base):
+def test_nothing_is_replaced_where_nobody_asks_for_it(guessing):
     """--redraws 0: the share without signal is then that of the problems themselves."""
-    _, prepared = opened("grpo", base, "--redraws", "0", "--batch-size", "32")
+    _, prepared = opened("grpo", guessing, "--redraws", "0", "--batch-size", "32")
     next(prepared.stage.batches)
     assert prepared.stage.batches.state_dict()["drawn"] == 4
 
 
-def test_micro_batches_add_up_to_the_step(base):
+def test_micro_batches_add_up_to_the_step(guessing):
     """Two of 8 answers have the gradient of one of 16."""
     found = []
     for argv in (("--batch-size", "16"), ("--batch-size", "8", "--accumulate", "2")):
-        run, prepared = opened("grpo", base, *argv)
+        run, prepared = opened("grpo", guessing, *argv)
         for _ in range(run.train.accumulate):
             batch = next(prepared.stage.batches)
             (prepared.stage.objective(prepared.stage.model, batch).value / run.train.accumulate).backward()
@@ -119,9 +108,9 @@ def test_micro_batches_add_up_to_the_step(base):
 
 
 @pytest.mark.parametrize("kl", ["k3", "ratio_weighted_k3"])
-def test_both_distances_pull_back_to_the_reference(base, kl):
+def test_both_distances_pull_back_to_the_reference(guessing, kl):
     """Without any advantage the loss is the distance alone, and it falls."""
-    _, prepared = opened("grpo", base, "--reward", "constant", "--kl", kl, "--kl-coefficient", "1")
+    _, prepared = opened("grpo", guessing, "--reward", "constant", "--kl", kl, "--kl-coefficient", "1")
     batch = next(prepared.stage.batches)
     batch = batch._replace(ref_logprobs=batch.ref_logprobs - 0.5 * batch.mask)
     loss = prepared.stage.objective(prepared.stage.model, batch)

@@ -1,11 +1,11 @@
 """Proximal policy optimisation as a stage: the critic, the kept distance, and what a run of it comes to."""
 
 import shutil
+from functools import partial
 
 import pytest
 import torch
-from scripts import run_script
-from vowels import TINY, guessing_model, known_family, opened, tokenizer
+from vowels import opened, tokenizer
 
 from minigpt.alignment.reward_model import save_reward_model, with_scalar_head
 from minigpt.batches.loader import IGNORED
@@ -13,32 +13,20 @@ from minigpt.model.pretrained import load_pretrained
 from minigpt.runtime.checkpoint import file_digest
 from minigpt.runtime.logbook import read_events
 
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return guessing_model(tmp_path_factory.mktemp("guessing"))
-
-
-@pytest.fixture(autouse=True)
-def vowels(monkeypatch):
-    known_family(monkeypatch)
+pytestmark = pytest.mark.usefixtures("vowels")
 
 
 @pytest.fixture
-def train(monkeypatch, tmp_path, base):
-    def run(*argv, out="ppo"):
-        argv = ["ppo", "--init", base, "--out-dir", tmp_path / out, *TINY, *argv]
-        return run_script("train.py", argv, monkeypatch)
-
-    return run
+def train(train_guessing):
+    return partial(train_guessing, "ppo")
 
 
 # --- a round ------------------------------------------------------------------------------------------------------
 
 
-def test_before_the_first_step_nothing_is_expected_and_nothing_is_far(base):
+def test_before_the_first_step_nothing_is_expected_and_nothing_is_far(guessing):
     """The critic says 0, the distance is 0: returns are the rewards at all tokens, at γ = λ = 1."""
-    _, prepared = opened("ppo", base, "--lam", "1", "--batch-size", "32")
+    _, prepared = opened("ppo", guessing, "--lam", "1", "--batch-size", "32")
     batch = next(prepared.stage.batches)
     assert torch.equal(batch.old_logprobs, batch.ref_logprobs) and not batch.old_values.any()
     mask = batch.targets != IGNORED
@@ -49,9 +37,9 @@ def test_before_the_first_step_nothing_is_expected_and_nothing_is_far(base):
     assert metrics["kl"] < 1e-8 and metrics["kl_per_answer"] == 0 and metrics["clipped"] == 0
 
 
-def test_what_the_critic_says_of_padding_and_prompt_does_not_count(base):
+def test_what_the_critic_says_of_padding_and_prompt_does_not_count(guessing):
     """Trap: the value of pad positions. Advantages are whitened over the answers' tokens, and 0 elsewhere."""
-    _, prepared = opened("ppo", base, "--batch-size", "32")
+    _, prepared = opened("ppo", guessing, "--batch-size", "32")
     torch.nn.init.normal_(prepared.trained.critic.lm_head.weight)  # a critic that says something everywhere
     batch = next(prepared.stage.batches)
     mask = batch.targets != IGNORED
@@ -64,9 +52,9 @@ def test_what_the_critic_says_of_padding_and_prompt_does_not_count(base):
     torch.testing.assert_close(prepared.stage.objective(prepared.stage.model, strayed).value, loss)
 
 
-def test_the_critics_mistakes_do_not_reach_the_policy(base):
+def test_the_critics_mistakes_do_not_reach_the_policy(guessing):
     """Why it is a model of its own: values are wrong for long, and the policy must not forget over them."""
-    _, prepared = opened("ppo", base, "--batch-size", "32")
+    _, prepared = opened("ppo", guessing, "--batch-size", "32")
     batch = next(prepared.stage.batches)
     batch = batch._replace(advantages=torch.zeros_like(batch.advantages), returns=batch.returns + 3)
     prepared.stage.objective(prepared.stage.model, batch).value.backward()
@@ -75,9 +63,9 @@ def test_the_critics_mistakes_do_not_reach_the_policy(base):
 
 
 @pytest.mark.parametrize(("scale", "direction"), [(1.0, -1), (0.0, 1)])
-def test_the_price_of_distance_follows_the_distance(base, scale, direction):
+def test_the_price_of_distance_follows_the_distance(guessing, scale, direction):
     """Below the target it falls, above it rises; 10 % a round at most, whatever one wild round says."""
-    _, prepared = opened("ppo", base, "--batch-size", "32")
+    _, prepared = opened("ppo", guessing, "--batch-size", "32")
     source = prepared.stage.batches.source
     source.policy.reference.lm_head.weight.data *= scale  # 0: a reference that finds all tokens equally likely
     next(prepared.stage.batches)
@@ -110,9 +98,9 @@ def test_a_run_that_was_stopped_ends_in_the_same_bits(train, tmp_path):
     assert file_digest(tmp_path / "ppo" / "checkpoint-8" / "critic" / "critic.safetensors") == critic
 
 
-def test_a_reward_model_is_followed(train, tmp_path, base):
+def test_a_reward_model_is_followed(train, tmp_path, guessing):
     """Its reward is logged beside the verifier's, so that one sees when the two part."""
-    model = with_scalar_head(load_pretrained(base))
+    model = with_scalar_head(load_pretrained(guessing))
     model.lm_head.weight.data *= 10
     (tmp_path / "judge").mkdir()
     save_reward_model(model, tokenizer(), tmp_path / "judge")

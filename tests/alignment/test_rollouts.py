@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from vowels import FAMILY, guessing_model, tokenizer
+from vowels import FAMILY, tokenizer
 
 from minigpt.alignment import problems
 from minigpt.alignment.config import RolloutConfig
@@ -26,14 +26,9 @@ ASKED = [(index, Problem("vowel", f"vowel {index}", "a", f"vowel: {index}")) for
 BOLD = SamplingConfig(temperature=1.0, max_new_tokens=4)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return guessing_model(tmp_path_factory.mktemp("guessing"))
-
-
 @pytest.fixture
-def gpt(folder):
-    return load_pretrained(folder)
+def gpt(guessing):
+    return load_pretrained(guessing)
 
 
 @pytest.fixture
@@ -83,9 +78,9 @@ def test_probabilities_are_those_of_the_temperature_that_was_sampled_at(gpt, tem
     assert abs(found[1.0].mean() + entropy(logits, temperature=0.5)[0]) > 8 * error
 
 
-def test_nothing_is_dropped_while_answers_are_written(folder, template):
+def test_nothing_is_dropped_while_answers_are_written(guessing, template):
     """Trap: dropout on in rollouts. A model in training mode writes what it writes in evaluation mode."""
-    gpt = load_pretrained(folder, replace(read_config(folder), dropout=0.5))
+    gpt = load_pretrained(guessing, replace(read_config(guessing), dropout=0.5))
     answers = [write_answers(gpt.train(mode), template, ASKED, BOLD, 2, seed=3) for mode in (True, False)]
     assert answers[0] == answers[1]
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from scripts import TINY, run_script, some_text
+from scripts import read_a_story
 
 
 def write_jsonl(file: Path, conversations: list[list[tuple[str, str]]]) -> Path:
@@ -21,13 +21,7 @@ def write_jsonl(file: Path, conversations: list[list[tuple[str, str]]]) -> Path:
 @pytest.fixture(scope="session")
 def base(tmp_path_factory) -> Path:
     """A finished run of pre-training."""
-    folder = tmp_path_factory.mktemp("base")
-    story = folder / "story.txt"
-    story.write_text(some_text(4000), encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch:
-        result = run_script("train.py", ["quick", *TINY, "--data", story, "--out-dir", folder / "run"], patch)
-    assert result.status == 0, result.err
-    return folder / "run"
+    return read_a_story(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from minigpt.compress.config import SHORT, CompressConfig
 from minigpt.corpus.config import CorpusConfig
 from minigpt.export.config import ExportConfig
 from minigpt.finetune.config import GradeConfig
-from minigpt.lessons.config import TasksConfig
+from minigpt.lessons.config import TasksTableConfig
 from minigpt.quickstart.config import QuickstartConfig
 from minigpt.runtime.console import one_line_errors
 
@@ -155,7 +155,7 @@ def lesson_tasks(argv: Sequence[str]) -> None:
     """An example of each family, and what needs no understanding to reach."""
     from minigpt.lessons.tasks_table import describe_tasks
 
-    print(describe_tasks(config.from_command_line(TasksConfig(), argv, "python -m minigpt lessons tasks [--side ...]")))
+    print(describe_tasks(config.from_command_line(TasksTableConfig(), argv, "python -m minigpt lessons tasks [--side ...]")))
 
 
 def lesson_preferences(argv: Sequence[str]) -> None:

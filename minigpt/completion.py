@@ -154,12 +154,12 @@ def newest_run(named: str | None, parent: Path = Path("out")) -> Path:
     runs = sorted(parent.glob("*/model.safetensors"), key=lambda path: path.stat().st_mtime_ns)
     if named is None:
         if not runs:
-            raise ValueError(f"no trained run in {parent}/: train one with `python train.py`, or name one with --run")
+            raise ValueError(f"no trained run in {parent}/: train one with `python train.py`, or name the folder of one")
         return runs[-1].parent
     folder = Path(named)
     if not (folder / "config.json").exists():
         there = ", ".join(str(path.parent) for path in runs) or "none yet"
-        raise ValueError(f"--run {folder} holds no model (config.json is missing). Trained runs: {there}")
+        raise ValueError(f"{folder} holds no model (config.json is missing). Trained runs: {there}")
     return folder
 
 

@@ -6,7 +6,7 @@ from minigpt.lessons.split import SIDES, Side
 
 
 @dataclass(frozen=True, kw_only=True)
-class TasksConfig:
+class TasksTableConfig:
     side: Side = "test"  # which problems to show and to ask
     asked: int = 200  # questions per family, for the baselines
     taught: int = 2000  # training problems per family that the baselines know

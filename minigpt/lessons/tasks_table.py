@@ -4,11 +4,11 @@ import math
 from statistics import mean
 
 from minigpt.lessons.baselines import Baselines, baselines
-from minigpt.lessons.config import TasksConfig
+from minigpt.lessons.config import TasksTableConfig
 from minigpt.lessons.tasks import FAMILIES, problem_at
 
 
-def describe_tasks(wish: TasksConfig) -> str:
+def describe_tasks(wish: TasksTableConfig) -> str:
     """Two tables: examples of one side, and the baselines there."""
     lines = [f"one {wish.side} problem of each family", ""]
     for family in FAMILIES:

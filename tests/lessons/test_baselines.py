@@ -16,7 +16,7 @@ from minigpt.lessons.baselines import (
     edit_distances,
     nearest_neighbour,
 )
-from minigpt.lessons.config import TasksConfig
+from minigpt.lessons.config import TasksTableConfig
 from minigpt.lessons.family import Problem
 from minigpt.lessons.tasks import FAMILIES
 from minigpt.lessons.tasks_table import describe_tasks
@@ -75,7 +75,7 @@ def test_no_family_is_right_without_understanding(family):
 
 def test_the_table_shows_each_family_and_its_baselines():
     """A problem to look at, then the numbers."""
-    table = describe_tasks(TasksConfig(side="longer", asked=2, taught=20))
+    table = describe_tasks(TasksTableConfig(side="longer", asked=2, taught=20))
     assert all(table.count(f"  {family}") == 2 for family in FAMILIES)
     assert "nearest" in table and "-> " in table
 
@@ -83,4 +83,4 @@ def test_the_table_shows_each_family_and_its_baselines():
 @pytest.mark.parametrize(("argv", "message"), [(["--side", "tset"], "test"), (["--asked", "0"], "at least 1")])
 def test_a_slip_is_answered_with_what_would_work(argv, message):
     with pytest.raises(ValueError, match=message):
-        config.from_command_line(TasksConfig(), argv, "")
+        config.from_command_line(TasksTableConfig(), argv, "")

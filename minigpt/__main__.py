@@ -155,7 +155,8 @@ def lesson_tasks(argv: Sequence[str]) -> None:
     """An example of each family, and what needs no understanding to reach."""
     from minigpt.lessons.tasks_table import describe_tasks
 
-    print(describe_tasks(config.from_command_line(TasksTableConfig(), argv, "python -m minigpt lessons tasks [--side ...]")))
+    usage = "python -m minigpt lessons tasks [--side ...]"
+    print(describe_tasks(config.from_command_line(TasksTableConfig(), argv, usage)))
 
 
 def lesson_preferences(argv: Sequence[str]) -> None:

@@ -154,7 +154,7 @@ def newest_run(named: str | None, parent: Path = Path("out")) -> Path:
     runs = sorted(parent.glob("*/model.safetensors"), key=lambda path: path.stat().st_mtime_ns)
     if named is None:
         if not runs:
-            raise ValueError(f"no trained run in {parent}/: train one with `python train.py`, or name the folder of one")
+            raise ValueError(f"no trained run in {parent}/: train one with `python train.py`, or name its folder")
         return runs[-1].parent
     folder = Path(named)
     if not (folder / "config.json").exists():

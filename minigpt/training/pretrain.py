@@ -60,9 +60,10 @@ def prepare_data(run: RunConfig, group: Group) -> Data:
 
     Rank 0 works while the others wait. The folder gets its name when everything in it is complete; an interrupted
     preparation goes on with the tokenizer and the full shards that it has left. A receipt says what all was made from,
-    so a changed recipe, or an edited file, is noticed.
+    so a changed recipe, or an edited file, is noticed and the data made again: unless a checkpoint knows what is there.
+    A run that has begun goes on with that, also under another Python, whose library is another text.
 
-    Raises: ValueError if a run that has begun would go on with other data; whatever `open_corpus` raises.
+    Raises: ValueError if files have been edited since a run began to learn from them; whatever `open_corpus` raises.
     """
     folder = Path(run.out_dir) / DATA
     compressed = group.main_decides(lambda: _prepare_once(run, folder))
@@ -73,8 +74,10 @@ def prepare_data(run: RunConfig, group: Group) -> Data:
 
 def _prepare_once(run: RunConfig, folder: Path) -> dict[str, float]:
     receipt, recipe = folder / RECEIPT, _recipe(run)
-    if receipt.exists() and (made := read_json(receipt))["recipe"] == recipe:
-        if is_unchanged(run.corpus, made.get("files", {})):
+    if receipt.exists():
+        made = read_json(receipt)
+        same = is_unchanged(run.corpus, made.get("files", {}))
+        if same and (made["recipe"] == recipe or newest_whole(folder.parent)):
             return made["compressed"]
         if newest_whole(folder.parent):
             raise ValueError(f"the files of {run.corpus.data} have changed since {folder.parent} began to learn from "

@@ -24,6 +24,7 @@ def open_run(run: RunConfig) -> Path | None:
     """
     folder = Path(run.out_dir)
     if run.overwrite:
+        _must_not_hold(folder, run.init)
         discard(folder)
     if not (folder / RUN).exists():
         _must_be_free(folder)
@@ -86,20 +87,27 @@ def text_home(folder: Path) -> Path | None:
 
 
 def discard(folder: Path) -> None:
-    """Remove a run's own files; a stranger's files in the same folder stay."""
-    for name in OURS:
-        (folder / name).unlink(missing_ok=True)
-    for path in checkpoints(folder):
-        shutil.rmtree(path)
+    """Remove a run's own files; a stranger's files in the same folder stay, and a model that no run.json calls ours."""
     if (folder / DATA / RECEIPT).exists():
         shutil.rmtree(folder / DATA)
+    if not (folder / RUN).exists():
+        return
+    for path in checkpoints(folder):
+        shutil.rmtree(path)
     remove_leftovers(folder)
+    for name in reversed(OURS):  # run.json last: whoever is interrupted here can begin here again
+        (folder / name).unlink(missing_ok=True)
+
+
+def _must_not_hold(folder: Path, init: str | None) -> None:
+    if init is not None and folder.resolve() in ((base := Path(init).resolve()), *base.parents):
+        raise ValueError(f"--overwrite would discard {init}, with which this run is to begin; choose another --out-dir")
 
 
 def _must_be_free(folder: Path) -> None:
     if folder.is_file():
         raise ValueError(f"--out-dir {folder} is a file; choose a folder")
-    ours = {*OURS, f".{DATA}.unfinished", DATA if (folder / DATA / RECEIPT).exists() else ""}
+    ours = {f".{DATA}.unfinished", DATA if (folder / DATA / RECEIPT).exists() else ""}  # all that precedes run.json
     strangers = sorted(path.name for path in folder.iterdir() if path.name not in ours) if folder.is_dir() else []
     if strangers:
         raise ValueError(f"--out-dir {folder} holds no run but other files ({strangers[0]}, ...); choose an empty one")

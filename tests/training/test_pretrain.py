@@ -14,6 +14,7 @@ from minigpt import presets
 from minigpt.batches.loader import Batch
 from minigpt.batches.packing import tokenize_corpus
 from minigpt.model.gpt import GPT
+from minigpt.runtime.checkpoint import read_json, write_json
 from minigpt.runtime.distributed import Group
 from minigpt.training import pretrain
 from minigpt.training.estimate import memory_estimate
@@ -75,6 +76,22 @@ def test_an_edited_file_is_noticed_and_a_begun_run_refuses_it(run, tmp_path):
             pretrain.prepare_data(run, ALONE)
     (tmp_path / "texts").rename(tmp_path / "moved")
     pretrain.prepare_data(run, ALONE)  # the receipt is all there is
+
+
+def test_a_begun_run_keeps_its_data_under_another_python(run, tmp_path, monkeypatch):
+    """Another version's library is another text, and another tokenizer: trained weights would meet other ids."""
+    first = pretrain.prepare_data(run, ALONE)
+    receipt = tmp_path / "run" / "data" / "prepared.json"
+    made = read_json(receipt)
+    write_json(receipt, made | {"recipe": made["recipe"] | {"python": "3.9.0"}})
+    edited = tmp_path / "texts" / "07.txt"
+    edited.unlink()
+    edited.with_name("08.txt").unlink()
+    monkeypatch.setattr(pretrain, "is_unchanged", lambda config, files: True)  # Python's library has no stamps
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrain, "newest_whole", lambda folder: folder / "checkpoint-1")
+        assert pretrain.prepare_data(run, ALONE).train[:].tolist() == first.train[:].tolist()
+    assert pretrain.prepare_data(run, ALONE).train[:].tolist() != first.train[:].tolist()  # nothing has begun
 
 
 def test_prepared_data_does_not_need_the_tokenizer_it_was_made_with(run, tmp_path):

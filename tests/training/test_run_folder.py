@@ -87,6 +87,27 @@ def test_overwrite_discards_the_run_and_nothing_else(run, tmp_path):
     assert sorted(path.name for path in folder.rglob("*")) == ["data", "mine.txt", "notes.txt"]
 
 
+@pytest.mark.parametrize("flags", [[], ["--overwrite"]])
+def test_a_model_without_a_run_is_a_strangers(run, tmp_path, flags):
+    """A download has the same names: neither is it deleted, nor do a run's weights take its place."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "model.safetensors").write_text("downloaded")
+    with pytest.raises(ValueError, match="no run but other files"):
+        open_run(with_setting(run, *flags))
+    assert (folder / "model.safetensors").read_text() == "downloaded"
+
+
+@pytest.mark.parametrize("base", ["run", "run/checkpoint-5"])
+def test_a_run_does_not_discard_what_it_begins_with(run, tmp_path, base):
+    """The weights would be gone before they are read."""
+    write_run(run)
+    files.save_checkpoint(tmp_path / "run", 5, lambda folder: (folder / "weights").write_bytes(b"w"))
+    with pytest.raises(ValueError, match="--overwrite would discard"):
+        open_run(with_setting(run, "--overwrite", "--init", str(tmp_path / base)))
+    assert (tmp_path / "run" / "checkpoint-5" / "weights").exists()
+
+
 def test_a_run_from_before_there_were_stages_is_gone_on_with(run, tmp_path):
     """Its run.json says neither kind nor stage: it can only be pre-training."""
     write_run(run)

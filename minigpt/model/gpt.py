@@ -41,7 +41,7 @@ class GPT(nn.Module):
 
         embeddings, matrices    N(0, 0.02²)
         o_proj, down_proj       N(0, 0.02² / 2L): 2L of them add up in the stream, to the variance of one
-        a short convolution     N(0, 1)
+        a short convolution     -1 or 1
         norm gains              1
         biases                  0
     """
@@ -105,6 +105,7 @@ class GPT(nn.Module):
                 nn.init.normal_(parameter, std=last)
             elif name == "short_conv.weight":
                 nn.init.normal_(parameter)
+                parameter.data.sign_()
             elif parameter.dim() == 2:
                 nn.init.normal_(parameter, std=0.02)
             elif name.endswith("bias"):

@@ -17,8 +17,11 @@ from torch import Tensor, nn
 class ShortConv(nn.Module):
     """y_t = e_t + Σ_j w_j ⊙ e_{t-j} for j = 1 .. n; what lies before a text, or in another document, is 0.
 
-    The weights begin as N(0, 1). Each distance then has signs of its own in each channel, by which the layers tell
-    the neighbours apart at once; weights that begin near 0 must first grow, and those of a mean would be alike.
+    The weights begin as -1 or 1 by chance. Each distance then has signs of its own in each channel, by which the layers
+    tell the neighbours apart at once; weights near 0 must first grow, those of a mean are alike. And the same signs
+    give a neighbour back whole: w_j ⊙ (w_j ⊙ e) = e.
+
+    Source of the signs: Gayler 1998, "Multiplicative binding, representation operators and analogy".
     """
 
     def __init__(self, n: int, n_embd: int) -> None:

@@ -12,6 +12,7 @@ Everything here would be needed by any training program, whatever the model: rea
     interrupt    Ctrl+C and SIGTERM become a flag that the loop asks for between two steps
     checkpoint   folders that are whole or absent: written aside, digested, synced, renamed
     whole        the same for any file or folder that a command writes
+    folder_lock  one training at a time in a folder
     logbook      metrics.jsonl, one object per event
     console      errors a user can cause become one line and exit status 2
 

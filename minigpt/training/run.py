@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from minigpt.runtime import device, distributed
 from minigpt.runtime.config import MachineConfig
 from minigpt.runtime.console import say
 from minigpt.runtime.distributed import Group
+from minigpt.runtime.folder_lock import FolderLock
 from minigpt.runtime.precision import LossScaler
 from minigpt.tokenizer import Tokenizer
 from minigpt.training import summary
@@ -49,15 +51,18 @@ def train(run: RunConfig, group: Group, dtype: torch.dtype, preview: Preview) ->
     Raises: Stopped after a signal, with everything saved; ValueError and OSError for what is wrong with settings, data
             or disk.
     """
-    checkpoint = group.main_decides(lambda: open_run(run))  # None: a new run
-    if summary.is_finished(run, checkpoint):
-        return None
-    prepared = run.stage.prepare(run, group, dtype, checkpoint)
-    optimizer = build_optimizer(prepared.trained, run.optim)
-    group.main_decides(lambda: write_run(run))
-    if group.is_main:
-        say(summary.before(run, prepared, dtype, group))
-    progress = fit(prepared.stage, optimizer, run, group, scaler=LossScaler(enabled=dtype == torch.float16),
-                   resume_from=checkpoint,
-                   sample=lambda: preview(prepared.gpt, prepared.tokenizer, prepared.prompt))  # fmt: skip
-    return Done(progress, prepared)
+    with FolderLock(Path(run.out_dir)) as lock:
+        group.main_decides(lock.take)
+        checkpoint = group.main_decides(lambda: open_run(run))  # None: a new run
+        if summary.is_finished(run, checkpoint):
+            return None
+        prepared = run.stage.prepare(run, group, dtype, checkpoint)
+        optimizer = build_optimizer(prepared.trained, run.optim)
+        group.main_decides(lambda: lock.take(make=True))
+        group.main_decides(lambda: write_run(run))
+        if group.is_main:
+            say(summary.before(run, prepared, dtype, group))
+        progress = fit(prepared.stage, optimizer, run, group, scaler=LossScaler(enabled=dtype == torch.float16),
+                       resume_from=checkpoint,
+                       sample=lambda: preview(prepared.gpt, prepared.tokenizer, prepared.prompt))  # fmt: skip
+        return Done(progress, prepared)

@@ -224,6 +224,17 @@ def test_another_setting_for_an_existing_run_is_refused_and_the_run_is_untouched
     assert result.status == 2 and "--lr" in result.err and weights(tmp_path / "run") == before
 
 
+def test_a_mistake_in_the_new_run_costs_nothing_of_the_old(train, tmp_path):
+    """--overwrite with a file that is not there, or too small for the vocabulary."""
+    train()
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    tiny = tmp_path / "tiny.txt"
+    tiny.write_text("a few words\n" * 3)
+    for data in (tmp_path / "nowhere.txt", tiny):
+        assert train("--overwrite", data=data).status == 2
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
 def test_overwrite_begins_again(train, tmp_path):
     """With the same settings this must give the same weights: nothing of the old run is left in them."""
     train()

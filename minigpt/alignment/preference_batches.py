@@ -27,7 +27,7 @@ from minigpt.runtime.distributed import Group
 from minigpt.tokenizer import Tokenizer
 from minigpt.training.config import RunConfig
 from minigpt.training.pretrain import init_folder
-from minigpt.training.run_folder import DATA, RECEIPT
+from minigpt.training.run_folder import DATA, RECEIPT, make_way
 
 
 class TokenPair(NamedTuple):
@@ -57,7 +57,7 @@ def open_pairs(run: RunConfig, settings: PairsConfig, tokenizer: Tokenizer, grou
     train, val = (tokenized(side, template, context_length, f"{settings.data} ({name})", tell=group.is_main)
                   for name, side in zip(Sides._fields, labelled_pairs(settings, run.machine.seed), strict=True))
     sides = Sides(train if settings.labels == "given" else with_shuffled_labels(train, run.machine.seed), val)
-    group.main_decides(lambda: _remember(Path(run.out_dir), settings.data, digest(sides)))
+    group.main_decides(lambda: _remember(run, settings.data, digest(sides)))
     return sides
 
 
@@ -159,7 +159,9 @@ def digest(sides: Sides) -> str:
     return total.hexdigest()
 
 
-def _remember(folder: Path, source: str, now: str) -> None:
+def _remember(run: RunConfig, source: str, now: str) -> None:
+    make_way(run)
+    folder = Path(run.out_dir)
     receipt = folder / DATA / RECEIPT
     if receipt.exists() and read_json(receipt).get("pairs") != now and newest_whole(folder):
         raise ValueError(f"the pairs of {source} have changed since {folder} began to learn from them; put them back, "

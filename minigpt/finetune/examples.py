@@ -23,7 +23,7 @@ from minigpt.runtime.console import say
 from minigpt.runtime.distributed import Group
 from minigpt.tokenizer import Tokenizer
 from minigpt.training.config import RunConfig
-from minigpt.training.run_folder import DATA, RECEIPT
+from minigpt.training.run_folder import DATA, RECEIPT, make_way
 
 HELD_OUT = 0.05  # of the questions of a file; of our own lessons as many again as this, from their test side
 SIDES = ("train", "val")
@@ -157,7 +157,8 @@ def _make_once(run: RunConfig, settings: SFTConfig, tokenizer: Tokenizer, folder
     files = {name: file_digest(Path(spec)) for name, spec in named.items() if Path(spec).is_file()}
     recipe = {"data": settings.data, "val_data": settings.val_data, "examples": settings.examples, "seed": seed,
               "context_length": context_length, "tokenizer": tokenizer.fingerprint}  # fmt: skip
-    if (folder / RECEIPT).exists() and (receipt := read_json(folder / RECEIPT)).get("recipe") == recipe:
+    receipt = read_json(folder / RECEIPT) if (folder / RECEIPT).exists() and not run.overwrite else {}
+    if receipt.get("recipe") == recipe:
         if receipt["files"] | files == receipt["files"]:
             return
         if newest_whole(folder.parent):
@@ -166,10 +167,10 @@ def _make_once(run: RunConfig, settings: SFTConfig, tokenizer: Tokenizer, folder
     template = Template(tokenizer)
     rendered = [render(side, template, context_length, f"{settings.data} ({name})")
                 for name, side in zip(SIDES, conversations(settings, seed), strict=True)]  # fmt: skip
-    _write(folder, rendered, {"recipe": recipe, "files": files})
+    _write(run, folder, rendered, {"recipe": recipe, "files": files})
 
 
-def _write(folder: Path, sides: list[Examples], receipt: dict[str, Any]) -> None:
+def _write(run: RunConfig, folder: Path, sides: list[Examples], receipt: dict[str, Any]) -> None:
     aside = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -178,6 +179,7 @@ def _write(folder: Path, sides: list[Examples], receipt: dict[str, Any]) -> None
             save_tensors(aside / f"{name}.safetensors", {key: torch.from_numpy(a) for key, a in side._asdict().items()})
         made = {name: file_digest(aside / f"{name}.safetensors") for name in SIDES}
         write_json(aside / RECEIPT, receipt | {"made": made})
+        make_way(run)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(aside, folder)
     except OSError:

@@ -21,7 +21,7 @@ from minigpt.corpus.read import Corpus, open_corpus
 from minigpt.corpus.stamps import is_unchanged, stamps
 from minigpt.model.config import GPTConfig
 from minigpt.model.gpt import GPT
-from minigpt.model.pretrained import load_pretrained, read_config, save_pretrained
+from minigpt.model.pretrained import load_pretrained, must_be_plain, read_config, save_pretrained
 from minigpt.runtime.checkpoint import newest_whole, read_json, write_json
 from minigpt.runtime.device import compile_model
 from minigpt.runtime.distributed import Group
@@ -29,7 +29,7 @@ from minigpt.runtime.precision import mixed_precision
 from minigpt.tokenizer import Tokenizer
 from minigpt.training.config import RunConfig
 from minigpt.training.evaluate import evaluate
-from minigpt.training.run_folder import DATA, RECEIPT
+from minigpt.training.run_folder import DATA, RECEIPT, make_way
 from minigpt.training.stage import Loss, Metrics, Prepared, Stage, to_device
 
 TOKENIZER_SAMPLE = 100_000_000  # characters: what a BPE learns has settled long before
@@ -74,7 +74,7 @@ def prepare_data(run: RunConfig, group: Group) -> Data:
 
 def _prepare_once(run: RunConfig, folder: Path) -> dict[str, float]:
     receipt, recipe = folder / RECEIPT, _recipe(run)
-    if receipt.exists():
+    if receipt.exists() and not run.overwrite:
         made = read_json(receipt)
         same = is_unchanged(run.corpus, made.get("files", {}))
         if same and (made["recipe"] == recipe or newest_whole(folder.parent)):
@@ -106,6 +106,7 @@ def _prepare_once(run: RunConfig, folder: Path) -> dict[str, float]:
         compressed = compressed_size(document.text for document in corpus.val())
         write_json(aside / RECEIPT, {"recipe": recipe, "files": files, "compressed": compressed})
         begun.unlink()
+        make_way(run)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(aside, folder)
     except (OSError, ValueError):
@@ -179,8 +180,10 @@ def init_folder(spec: str) -> Path:
 
 
 def init_shape(spec: str) -> GPTConfig:
-    """The shape of what --init names."""
-    return read_config(init_folder(spec))
+    """The shape of what --init names. Raises: ValueError for one that cannot be trained on, or is damaged."""
+    folder = init_folder(spec)
+    must_be_plain(folder)
+    return read_config(folder)
 
 
 def build_model(run: RunConfig, tokenizer: Tokenizer, checkpoint: Path | None) -> GPT:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -19,25 +20,38 @@ OURS = (RUN, "metrics.jsonl", "report.html", "config.json", "generation_config.j
 def open_run(run: RunConfig) -> Path | None:
     """Look at `run.out_dir`. Returns the checkpoint to resume from, or None to begin at step 0.
 
-    Nothing is written yet, so that a mistake found later (in the data, say) leaves no run behind.
-    Raises: ValueError if the folder holds something else: files that are no run's, or a run with other settings.
+    Nothing is written or discarded yet, so that a mistake found later (in the data, say) leaves all as it was. A run
+    without a checkpoint has learnt nothing: it may begin again with other settings.
+
+    Raises: ValueError if the folder holds something else: files that are no run's, or a run with other settings;
+            OSError if it cannot be written to.
     """
     folder = Path(run.out_dir)
-    if run.overwrite:
-        _must_not_hold(folder, run.init)
-        discard(folder)
+    _must_be_writable(folder)
     if not (folder / RUN).exists():
         _must_be_free(folder)
         return None
+    if run.overwrite:
+        _must_not_hold(folder, run.init)
+        return None
     if run.resume == "never":
         raise ValueError(f"{folder} already holds a run; with --resume never choose another --out-dir, or --overwrite")
-    _must_be_the_same(run, read_run(folder, run), folder)
+    if checkpoints(folder):
+        _must_be_the_same(run, read_run(folder, run), folder)
     remove_leftovers(folder)
     return newest_whole(folder)
 
 
+def make_way(run: RunConfig) -> None:
+    """With --overwrite, discard the run in `out_dir`: called right before anything takes the place of what it holds."""
+    folder = Path(run.out_dir)
+    if run.overwrite and (folder / RUN).exists():
+        discard(folder)
+
+
 def write_run(run: RunConfig) -> None:
     """From now on `run.out_dir` is this run's. (Of a resumed run, max_steps may have grown.)"""
+    make_way(run)
     folder = Path(run.out_dir)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / RUN, dataclasses.asdict(run))
@@ -104,9 +118,16 @@ def _must_not_hold(folder: Path, init: str | None) -> None:
         raise ValueError(f"--overwrite would discard {init}, with which this run is to begin; choose another --out-dir")
 
 
+def _must_be_writable(folder: Path) -> None:
+    """Found out now, not after an hour of tokenizing."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ValueError(f"--out-dir {folder}: {there} is a file; choose a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"--out-dir {folder}: no permission to write into {there}; choose another folder")
+
+
 def _must_be_free(folder: Path) -> None:
-    if folder.is_file():
-        raise ValueError(f"--out-dir {folder} is a file; choose a folder")
     ours = {f".{DATA}.unfinished", DATA if (folder / DATA / RECEIPT).exists() else ""}  # all that precedes run.json
     strangers = sorted(path.name for path in folder.iterdir() if path.name not in ours) if folder.is_dir() else []
     if strangers:

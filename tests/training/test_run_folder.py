@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,13 @@ def with_setting(run, *flags):
     return config.from_command_line(run, flags, "")
 
 
+def begin(run):
+    """With a checkpoint, as after some steps."""
+    write_run(run)
+    folder = Path(run.out_dir)
+    return files.save_checkpoint(folder, 5, lambda aside: (aside / "weights").write_bytes(b"w"))
+
+
 def test_a_new_folder_is_made_and_remembers_its_settings(run, tmp_path):
     """run.json is what a later command line is compared with."""
     assert open_run(run) is None
@@ -31,14 +39,13 @@ def test_a_new_folder_is_made_and_remembers_its_settings(run, tmp_path):
 
 def test_the_same_line_resumes(run, tmp_path):
     """No --resume flag, no path to copy: the line that began the run also continues it."""
-    write_run(run)
-    made = files.save_checkpoint(tmp_path / "run", 5, lambda folder: (folder / "weights").write_bytes(b"w"))
+    made = begin(run)
     assert open_run(run) == made
 
 
 def test_more_steps_are_allowed_and_fewer_are_not(run):
     """A finished run may be made longer; a shorter one would have had another learning rate from the start."""
-    write_run(run)
+    begin(run)
     longer = with_setting(run, "--max-steps", str(run.train.max_steps + 1))
     open_run(longer)
     write_run(longer)
@@ -49,7 +56,7 @@ def test_more_steps_are_allowed_and_fewer_are_not(run):
 @pytest.mark.parametrize("flags", [["--lr", "0.123"], ["--n-layer", "5"], ["--seed", "9"], ["--data", "other.txt"]])
 def test_any_other_changed_setting_is_named(run, flags):
     """Resuming with another learning rate or other data is a new experiment, not the old one."""
-    write_run(run)
+    begin(run)
     with pytest.raises(ValueError, match=f"holds a run with {flags[0]} .*, not {flags[1]}"):
         open_run(with_setting(run, *flags))
 
@@ -63,6 +70,28 @@ def test_a_setting_younger_than_the_run_changes_nothing(run, tmp_path):
     file.write_text(json.dumps(settings))
     preset = replace(run, model=replace(run.model, short_conv=4))
     assert read_run(tmp_path / "run", preset).model.short_conv == 0
+
+
+def test_a_run_that_has_learnt_nothing_takes_other_settings(run):
+    """Its first line had a mistake that came out late; the corrected one should not be refused for the sake of it."""
+    write_run(run)
+    assert open_run(with_setting(run, "--lr", "0.123")) is None
+
+
+def test_overwrite_discards_nothing_before_there_is_something_new(run):
+    """A mistake in the new run's data must not cost the old one."""
+    made = begin(run)
+    again = with_setting(run, "--overwrite")
+    assert open_run(again) is None and made.exists()
+    write_run(again)
+    assert not made.exists()
+
+
+def test_a_folder_that_cannot_be_made_is_refused_at_once(run, tmp_path):
+    """Not after the corpus has been read."""
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="file is a file; choose a folder"):
+        open_run(replace(run, out_dir=str(tmp_path / "file" / "below")))
 
 
 def test_resume_never_wants_a_new_folder(run):
@@ -101,8 +130,7 @@ def test_a_model_without_a_run_is_a_strangers(run, tmp_path, flags):
 @pytest.mark.parametrize("base", ["run", "run/checkpoint-5"])
 def test_a_run_does_not_discard_what_it_begins_with(run, tmp_path, base):
     """The weights would be gone before they are read."""
-    write_run(run)
-    files.save_checkpoint(tmp_path / "run", 5, lambda folder: (folder / "weights").write_bytes(b"w"))
+    begin(run)
     with pytest.raises(ValueError, match="--overwrite would discard"):
         open_run(with_setting(run, "--overwrite", "--init", str(tmp_path / base)))
     assert (tmp_path / "run" / "checkpoint-5" / "weights").exists()
@@ -121,7 +149,7 @@ def test_a_run_from_before_there_were_stages_is_gone_on_with(run, tmp_path):
 
 def test_a_run_of_another_kind_is_named(run, tmp_path):
     """Its settings are others: to compare them one by one would name the wrong one."""
-    write_run(run)
+    begin(run)
     with pytest.raises(ValueError, match="holds a run of kind pretrain, not sft"):
         open_run(replace(presets.sft(), out_dir=run.out_dir))
 
@@ -136,7 +164,7 @@ def test_a_folder_with_other_things_in_it_is_refused(run, tmp_path, make):
 
 def test_a_damaged_run_json_is_named(run, tmp_path):
     """Truncated by a crash of an editor, say: one line, and what would work."""
-    write_run(run)
+    begin(run)
     (tmp_path / "run" / "run.json").write_text("{")
     with pytest.raises(ValueError, match="run.json is damaged"):
         open_run(run)

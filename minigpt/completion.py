@@ -22,7 +22,7 @@ from minigpt.grammar.json_schema import json_schema
 from minigpt.grammar.regular_expression import regular_expression
 from minigpt.grammar.token_trie import TokenTrie
 from minigpt.model.gpt import GPT
-from minigpt.model.pretrained import load_pretrained
+from minigpt.model.pretrained import is_reward_model, load_pretrained
 from minigpt.runtime import device
 from minigpt.runtime.config import MachineConfig
 from minigpt.tokenizer import Tokenizer
@@ -147,11 +147,12 @@ def _characters(tokens: Iterator[int], tokenizer: Tokenizer) -> Iterator[str]:
 
 
 def newest_run(named: str | None, parent: Path = Path("out")) -> Path:
-    """The folder that was named, or the run in `out/` whose weights are newest.
+    """The folder that was named, or the run in `out/` whose weights are newest, of those that write.
 
     Raises: ValueError saying what is missing and which runs are there.
     """
-    runs = sorted(parent.glob("*/model.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+    found = (path for path in parent.glob("*/model.safetensors") if not is_reward_model(path.parent))
+    runs = sorted(found, key=lambda path: path.stat().st_mtime_ns)
     if named is None:
         if not runs:
             raise ValueError(f"no trained run in {parent}/: train one with `python train.py`, or name its folder")

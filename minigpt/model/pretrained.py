@@ -20,7 +20,7 @@ from torch import Tensor
 
 from minigpt.model.config import GPTConfig
 from minigpt.model.gpt import GPT, Undrawn
-from minigpt.model.hf_config import export_problem, from_hugging_face, model_type, to_hugging_face
+from minigpt.model.hf_config import OWN_TYPE, export_problem, from_hugging_face, model_type, to_hugging_face
 from minigpt.model.hf_names import is_constant, place, short
 from minigpt.runtime.checkpoint import save_tensors
 
@@ -85,6 +85,23 @@ def read_config(folder: Path | str) -> GPTConfig:
     return from_hugging_face(str(file), _read_json(file))
 
 
+def is_reward_model(folder: Path | str) -> bool:
+    """Whether a folder holds a model that scores answers and writes none. False without a readable config."""
+    try:
+        return _read_json(Path(folder) / CONFIG).get("id2label") == {"0": "reward"}
+    except (OSError, ValueError):
+        return False
+
+
+def must_be_plain(folder: Path | str) -> None:
+    """Raises: ValueError for a folder of ours that another loader opens; FileNotFoundError without a config.json."""
+    data = _read_json(Path(folder) / CONFIG)
+    if is_reward_model(folder):
+        raise ValueError(f"{folder} is a reward model: it scores answers, and writes none")
+    if data.get("model_type") == OWN_TYPE and data.get("quantization_config"):
+        raise ValueError(f"{folder} is compressed: begin with the run it was made from")
+
+
 def load_pretrained(folder: Path | str, config: GPTConfig | None = None) -> GPT:
     """A model with the folder's weights, in float32. `config` replaces the folder's own, say for its dropout.
 
@@ -92,6 +109,7 @@ def load_pretrained(folder: Path | str, config: GPTConfig | None = None) -> GPT:
             supported, and for weights that are missing, left over, or of another shape than config.json says.
     """
     folder = Path(folder)
+    must_be_plain(folder)
     with Undrawn():
         model = GPT(config or read_config(folder))
     kind = _read_json(folder / CONFIG)["model_type"]

@@ -10,6 +10,7 @@ import torch
 from scripts import run_script
 from small_gpt import VARIANTS, VOCAB, made_gpt
 
+from minigpt import presets
 from minigpt.alignment.config import RewardConfig
 from minigpt.alignment.logprobs import right_padded
 from minigpt.alignment.measures import calibration_error, correlation, share
@@ -25,6 +26,7 @@ from minigpt.alignment.reward_model import (
     with_scalar_head,
 )
 from minigpt.chat.template import Template
+from minigpt.completion import newest_run
 from minigpt.lessons.preference_file import preference
 from minigpt.model.pretrained import load_pretrained
 from minigpt.runtime.checkpoint import file_digest
@@ -98,8 +100,19 @@ def test_a_language_model_is_no_reward_model(chat_model, tmp_path):
     with pytest.raises(ValueError, match="is no reward model"):
         load_reward_model(chat_model)
     save_reward_model(with_scalar_head(load_pretrained(chat_model)), Tokenizer.load(chat_model), tmp_path)
-    with pytest.raises(ValueError, match=r"score\.weight"):
+    with pytest.raises(ValueError, match="is a reward model: it scores answers, and writes none"):
         load_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="is a reward model"):
+        presets.from_command_line(["sft", "--init", str(tmp_path)])
+
+
+def test_the_newest_run_is_one_that_writes(chat_model, tmp_path):
+    """After sft and reward comes chat, with no folder named."""
+    for name in ("sft", "reward"):
+        (tmp_path / name).mkdir()
+    shutil.copytree(chat_model, tmp_path / "sft", dirs_exist_ok=True)
+    save_reward_model(with_scalar_head(load_pretrained(chat_model)), Tokenizer.load(chat_model), tmp_path / "reward")
+    assert newest_run(None, tmp_path) == tmp_path / "sft"
 
 
 def test_conversations_are_scored_in_their_order(chat_model):

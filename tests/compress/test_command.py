@@ -8,6 +8,7 @@ import torch
 from compress.small import small_gpt, some_batches
 from scripts import TINY, run_script, some_text
 
+from minigpt import presets
 from minigpt.__main__ import main
 from minigpt.compress import command
 from minigpt.compress.command import compress_run, packed
@@ -201,6 +202,8 @@ def test_what_is_taken_missing_or_compressed_already_is_refused(run, tmp_path):
         compress_run(run, wish)
     with pytest.raises(ValueError, match="is compressed already"):
         compress_run(tmp_path / "out", wish)
+    with pytest.raises(ValueError, match="is compressed: begin with the run it was made from"):
+        presets.from_command_line(["--init", str(tmp_path / "out")])
 
 
 def test_the_folder_is_named_after_what_was_done():

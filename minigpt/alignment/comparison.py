@@ -7,9 +7,7 @@ answers, exactly: over the whole vocabulary at each of their tokens.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import islice
 from statistics import fmean
-from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -18,34 +16,20 @@ from minigpt.alignment.kl import exact_kl
 from minigpt.alignment.logprobs import completion_batch
 from minigpt.alignment.measures import interval, wins
 from minigpt.batches.loader import IGNORED
+from minigpt.chat.answers import Said, written
 from minigpt.chat.conversation import Message
 from minigpt.chat.template import Template
 from minigpt.engine.config import EngineConfig, SamplingConfig
-from minigpt.engine.engine import Engine
 from minigpt.engine.generate import evaluating
 from minigpt.engine.request import Request
-from minigpt.lessons.tasks import FAMILIES, Problem, grade, problems
+from minigpt.finetune.grade import scores
+from minigpt.lessons.tasks import FAMILIES
 from minigpt.model.gpt import GPT
 from minigpt.runtime.seeding import stream_seed
 from minigpt.training.stage import Metrics
 
-PROBLEM_TOKENS = 100  # longest answer to a problem; the right ones are shorter
-
 Conversation = Sequence[Message]
 Rule = Callable[[Sequence[Conversation], Sequence["Said"]], list[float]]  # scores of answers; larger is better
-
-
-class Said(NamedTuple):
-    """One answer to one question."""
-
-    prompt: list[int]
-    tokens: list[int]  # without <|end|>
-    text: str
-    ended: bool        # by itself; else at the limit
-
-    def completion(self, end: int) -> list[int]:
-        """All tokens that the model chose."""
-        return [*self.tokens, end] if self.ended else self.tokens
 
 
 def answers(
@@ -56,17 +40,14 @@ def answers(
     Raises: ValueError for a question that leaves no room for an answer.
     """
     prompts = [template.prompt(question) for question in questions]
-    with evaluating(gpt):
-        engine = Engine(gpt, EngineConfig(max_batch=32))
-        asked = [engine.submit(Request(prompt=prompt, seed=stream_seed(seed, place), stop_ids=[template.end],
-                                       sampling=_within(sampling, gpt.config.context_length - len(prompt) - 1)))
-                 for place, prompt in enumerate(prompts)]  # fmt: skip
-        while engine.busy:
-            engine.step()
-    if wrong := next((answer.error for answer in asked if answer.error), None):
-        raise ValueError(wrong)
-    return [Said(prompt, answer.tokens, template.tokenizer.decode(answer.tokens), answer.reason == "stop")
-            for prompt, answer in zip(prompts, asked, strict=True)]  # fmt: skip
+    longest, context_length = max(map(len, prompts), default=0), gpt.config.context_length
+    if longest + 1 >= context_length:
+        raise ValueError(f"a question of {longest} tokens leaves no room for an answer: the model sees "
+                         f"{context_length}")  # fmt: skip
+    requests = [Request(prompt=prompt, seed=stream_seed(seed, place), stop_ids=(template.end,),
+                        sampling=_within(sampling, context_length - len(prompt) - 1))
+                for place, prompt in enumerate(prompts)]  # fmt: skip
+    return written(gpt, template, requests, EngineConfig(max_batch=32))
 
 
 def _within(sampling: SamplingConfig, room: int) -> SamplingConfig:
@@ -88,15 +69,10 @@ def kl_per_token(policy: GPT, reference: nn.Module, said: Sequence[Said], end: i
 
 
 def exact_match(gpt: GPT, template: Template, each: int, seed: int) -> float:
-    """The share of the lessons' problems that a model solves, `each` of every family; nan for none.
-
-    The likeliest tokens count, and an answer must end by itself.
-    """
-    asked: list[Problem] = [problem for family in FAMILIES for problem in islice(problems(family, "test", seed), each)]
-    questions: list[Conversation] = [[{"role": "user", "content": problem.prompt}] for problem in asked]
-    said = answers(gpt, template, questions, SamplingConfig(temperature=0.0, max_new_tokens=PROBLEM_TOKENS), seed)
-    right = [grade(problem, one.text, one.ended) for problem, one in zip(asked, said, strict=True)]
-    return sum(right) / len(right) if right else math.nan
+    """The share of the lessons' problems that a model solves, `each` of every family; nan for none."""
+    if not each:
+        return math.nan
+    return fmean(score.share for score in scores(gpt, template, list(FAMILIES), "test", asked=each, seed=seed).values())
 
 
 class Comparison:

@@ -13,7 +13,7 @@ from minigpt.alignment.judges import Answered, open_judge
 from minigpt.alignment.logprobs import completion_batch, frozen
 from minigpt.alignment.pass_rates import TRIES, pass_rates, told
 from minigpt.alignment.problems import Problem, families, problem_at
-from minigpt.alignment.rollouts import Experience, trainer_logprobs, write_answers
+from minigpt.alignment.rollouts import Experience, prompt_of, room_for, trainer_logprobs, write_answers
 from minigpt.chat.template import Template
 from minigpt.engine.config import SamplingConfig
 from minigpt.finetune.sft import load_chat_model
@@ -24,6 +24,7 @@ from minigpt.training.config import RunConfig
 from minigpt.training.pretrain import init_folder
 from minigpt.training.stage import Metrics, Prepared, Stage, to_device
 
+LOOKED_AT = 500  # training problems, for whether they fit into the context: a run should not find out on its way
 FIGURES = ("reward", "pass_rate", "truncated", "answer_tokens")  # of all answers of a round
 
 
@@ -50,6 +51,8 @@ class Policy:
         self.judge = open_judge(config.reward, self.seed, self.template)
         self.sampling = SamplingConfig(temperature=config.temperature, max_new_tokens=config.max_new_tokens)
         self.test = [(index, self.problem("test", index)) for index in range(config.test_problems)]
+        seen = [problem for _, problem in self.test] + [self.problem("train", index) for index in range(LOOKED_AT)]
+        room_for([prompt_of(problem, self.template) for problem in seen], self.sampling, gpt.config.context_length)
 
     def problem(self, side: str, index: int) -> Problem:
         """The families take turns."""
@@ -100,7 +103,7 @@ class Policy:
             trained=trained,
             gpt=self.gpt,
             tokenizer=self.tokenizer,
-            prompt=self.template.prompt([{"role": "user", "content": self.test[0][1].prompt}]),
+            prompt=prompt_of(self.test[0][1], self.template),
             material=f"problems without end ({', '.join(self.names)}), {self.config.prompts} a round with "
             f"{self.config.group} answers each, judged by: {self.config.reward}; {len(self.test)} held out",
             epoch_tokens=None,

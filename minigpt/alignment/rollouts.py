@@ -23,10 +23,11 @@ from minigpt.alignment.logprobs import token_logprobs
 from minigpt.alignment.policy_losses import AGGREGATIONS
 from minigpt.alignment.problems import Problem
 from minigpt.batches.loader import IGNORED, Batch
+from minigpt.chat.answers import written
 from minigpt.chat.template import Template
 from minigpt.engine.config import EngineConfig, SamplingConfig
-from minigpt.engine.engine import Engine
 from minigpt.engine.request import Request
+from minigpt.finetune.fresh import user_turn
 from minigpt.model.gpt import GPT
 from minigpt.runtime.checkpoint import load_tensors, save_tensors
 from minigpt.runtime.seeding import generator, stream_seed
@@ -64,28 +65,30 @@ def write_answers(
 
     Raises: ValueError for a problem whose longest answer would leave the context.
     """
-    prompts = [template.prompt([{"role": "user", "content": problem.prompt}]) for _, problem in asked]
-    longest = max(map(len, prompts)) + sampling.max_new_tokens
-    if longest > gpt.config.context_length:
-        raise ValueError(f"a problem with an answer of {sampling.max_new_tokens} tokens takes {longest}, and the model "
-                         f"sees {gpt.config.context_length}: choose a smaller --max-new-tokens")  # fmt: skip
+    prompts = [prompt_of(problem, template) for _, problem in asked]
+    longest = room_for(prompts, sampling, gpt.config.context_length)
     page = EngineConfig().page
-    engine = Engine(gpt, EngineConfig(max_batch=COMPANY, cache_tokens=COMPANY * page * (longest // page + 1)))
-    answers = [engine.submit(Request(prompt=prompt, sampling=sampling, stop_ids=(template.end,),
-                                     seed=stream_seed(seed, index, member)))
-               for (index, _), prompt in zip(asked, prompts, strict=True) for member in range(group)]  # fmt: skip
-    while engine.busy:
-        engine.step()
-    written = []
-    for place, answer in enumerate(answers):
-        if answer.error is not None:
-            raise ValueError(answer.error)
-        index, problem = asked[place // group]
-        ended = answer.reason == "stop"
-        text = template.tokenizer.decode(answer.tokens)
-        written.append(Answered(index, problem, list(answer.request.prompt),
-                                [*answer.tokens, *[template.end] * ended], ended, text))  # fmt: skip
-    return written
+    room = EngineConfig(max_batch=COMPANY, cache_tokens=COMPANY * page * (longest // page + 1))
+    requests = [Request(prompt=prompt, sampling=sampling, stop_ids=(template.end,),
+                        seed=stream_seed(seed, index, member))
+                for (index, _), prompt in zip(asked, prompts, strict=True) for member in range(group)]  # fmt: skip
+    questions = [question for question in asked for _ in range(group)]
+    return [Answered(*question, one.prompt, one.completion(template.end), one.ended, one.text)
+            for question, one in zip(questions, written(gpt, template, requests, room), strict=True)]  # fmt: skip
+
+
+def prompt_of(problem: Problem, template: Template) -> list[int]:
+    """The ids of what a problem asks."""
+    return template.prompt(user_turn(problem))
+
+
+def room_for(prompts: Sequence[list[int]], sampling: SamplingConfig, context_length: int) -> int:
+    """Tokens of the longest prompt with the longest answer. Raises: ValueError if that would leave the context."""
+    longest = max(map(len, prompts)) + sampling.max_new_tokens
+    if longest > context_length:
+        raise ValueError(f"a problem with an answer of {sampling.max_new_tokens} tokens takes {longest}, and the model "
+                         f"sees {context_length}: choose a smaller --max-new-tokens")  # fmt: skip
+    return longest
 
 
 @torch.no_grad()

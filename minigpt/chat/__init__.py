@@ -12,6 +12,7 @@ All else of a chat is made of that. Read in this order:
     jinja.py         the same template for other programs
     extend.py        rows for the new tokens in a model that never saw them
     session.py       a conversation that goes on: history, what is left out when the context is full, streaming
+    answers.py       what a model answers to many questions at once
     config.py, console.py    python -m minigpt chat
 
 In:  a tokenizer and a model; messages, or somebody at a terminal.

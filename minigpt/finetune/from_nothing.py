@@ -42,8 +42,11 @@ def open_stage(
 ) -> Prepared:
     """All that train.py needs: tokenizer, model, stage.
 
-    Raises: ValueError for an unknown family, or a size that one of them does not have.
+    Raises: ValueError for an unknown family, or a size that one of them does not have; with --init; for problems that
+            are longer than the context.
     """
+    if run.init:
+        raise ValueError("--init: this preset begins from nothing, with a tokenizer of its own; leave it out")
     families = families_of(settings.families)
     if checkpoint:
         tokenizer = Tokenizer.load(checkpoint)
@@ -102,6 +105,9 @@ def prepare(
     asked = (problem for family in families
              for problem in islice(problems(family, "test", EXAM, size=settings.size), LOOKED_AT))  # fmt: skip
     held_out = as_examples(rendered(problem, template) for problem in asked)
+    if (longest := int(held_out.lengths.max())) > context_length:
+        raise ValueError(f"a problem takes {longest} tokens, more than the context: choose --context-length {longest} "
+                         "or more")  # fmt: skip
 
     def look(model: nn.Module, limit: int | None) -> Metrics:
         batches = held_out_batches(held_out, batch_size, context_length)

@@ -8,15 +8,15 @@ The model always takes the likeliest token. An answer counts if it is right to t
 """
 
 from collections.abc import Sequence
-from itertools import islice
+from itertools import compress, islice
 from math import sqrt
 from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
 
+from minigpt.chat.answers import written
 from minigpt.chat.template import Template
 from minigpt.engine.config import EngineConfig, SamplingConfig
-from minigpt.engine.engine import Engine
 from minigpt.engine.request import Request
 from minigpt.finetune.config import GradeConfig
 from minigpt.finetune.fresh import user_turn
@@ -57,17 +57,16 @@ class Score(NamedTuple):
 
 
 def answers(gpt: GPT, template: Template, asked: Sequence[Problem], max_new_tokens: int) -> list[tuple[str, bool]]:
-    """(text, ended by itself) of each: the likeliest token at every place.
+    """(text, ended by itself) of each: the likeliest token at every place, nothing where the model cannot see it all.
 
-    Raises: ValueError for a problem whose prompt exceeds the context.
+    Raises: ValueError for a model whose logits are not finite.
     """
-    engine = Engine(gpt, EngineConfig(max_batch=COMPANY))
     greedy = SamplingConfig(max_new_tokens=max_new_tokens, temperature=0.0)
-    begun = [engine.submit(Request(prompt=template.prompt(user_turn(problem)), sampling=greedy,
-                                   stop_ids=(template.end,))) for problem in asked]  # fmt: skip
-    while engine.busy:
-        engine.step()
-    return [(template.tokenizer.decode(answer.tokens), answer.reason == "stop") for answer in begun]
+    prompts = [template.prompt(user_turn(problem)) for problem in asked]
+    seen = [len(prompt) <= gpt.config.context_length for prompt in prompts]
+    requests = [Request(prompt=prompt, sampling=greedy, stop_ids=(template.end,)) for prompt in compress(prompts, seen)]
+    said = ((one.text, one.ended) for one in written(gpt, template, requests, EngineConfig(max_batch=COMPANY)))
+    return [next(said) if whole else ("", False) for whole in seen]
 
 
 def scores(

@@ -180,3 +180,4 @@ def test_a_wrong_setting_is_one_line_and_status_two(train, tmp_path, argv, messa
     """And no folder with half a run in it."""
     result = train(*argv)
     assert result.status == 2 and message in result.err, result.err
+    assert not (tmp_path / "grpo").exists()

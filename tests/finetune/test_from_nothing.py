@@ -71,4 +71,15 @@ def test_an_unknown_family_or_size_is_refused_before_training(tasks, tmp_path):
     assert "did you mean addition" in tasks("--families", "adition").err
     result = tasks("--families", "addition", "--size", "2")
     assert result.status == 2 and "no problems of size 2 on side test" in result.err
+    result = tasks("--context-length", "16")
+    assert result.status == 2 and "more than the context: choose --context-length" in result.err
     assert not (tmp_path / "run").exists()
+
+
+def test_it_begins_from_nothing(tasks, tmp_path):
+    """A base model would be passed over, its weights and its tokenizer, without a word."""
+    assert tasks("--max-steps", "1").status == 0
+    argv = ["tasks", "--families", "copy", "--init", tmp_path / "run", "--out-dir", tmp_path / "second"]
+    with pytest.MonkeyPatch.context() as patch:
+        result = run_script("train.py", argv, patch)
+    assert result.status == 2 and "this preset begins from nothing" in result.err

@@ -11,6 +11,7 @@ from minigpt.finetune import grade as grading
 from minigpt.finetune.config import GradeConfig
 from minigpt.finetune.grade import Score, answers, grade_run, scores
 from minigpt.finetune.sft import save_chat_model
+from minigpt.lessons.family import Problem
 from minigpt.lessons.tasks import problems
 from minigpt.tokenizer import Tokenizer
 
@@ -51,6 +52,22 @@ def test_only_right_answers_that_end_count(gpt, monkeypatch):
     assert result == {"copy": Score(2, 4), "addition": Score(4, 4)}
     asked = [problem for family in result for problem in islice(problems(family, "test", 1), 4)]
     assert said["longest"] == max(len(problem.answer.encode()) for problem in asked) + 1  # room for the longest
+
+
+def test_what_the_model_cannot_see_whole_is_not_answered(gpt):
+    """And the others get their own answers."""
+    short, long = problems("copy", "test", 0), Problem("copy", "x" * 200, "x", "x")
+    asked = [next(short), long, next(short)]
+    said = answers(gpt, TEMPLATE, asked, 5)
+    assert said[1] == ("", False)
+    assert [said[0], said[2]] == answers(gpt, TEMPLATE, [asked[0], asked[2]], 5)
+
+
+def test_a_broken_model_is_no_model_that_knows_nothing(gpt):
+    """Weights that are not finite would be graded 0.000."""
+    torch.nn.init.constant_(gpt.blocks[0].mlp.down_proj.weight, float("nan"))
+    with pytest.raises(ValueError, match="not finite"):
+        answers(gpt, TEMPLATE, list(islice(problems("copy", "test", 0), 2)), 5)
 
 
 def test_the_table_of_a_run(gpt, tmp_path):

@@ -23,8 +23,8 @@ def open_run(run: RunConfig) -> Path | None:
     Nothing is written or discarded yet, so that a mistake found later (in the data, say) leaves all as it was. A run
     without a checkpoint has learnt nothing: it may begin again with other settings.
 
-    Raises: ValueError if the folder holds something else: files that are no run's, or a run with other settings;
-            OSError if it cannot be written to.
+    Raises: ValueError if the folder cannot be written to, or holds something else: files that are no run's, or a run
+            with other settings.
     """
     folder = Path(run.out_dir)
     _must_be_writable(folder)

@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from minigpt.alignment.config import RolloutConfig
 from minigpt.runtime.checkpoint import newest_whole
 from minigpt.runtime.config import MachineConfig
-from minigpt.runtime.logbook import FILE, read_events
+from minigpt.runtime.logbook import last_scores, read_events
 from minigpt.training.config import RunConfig
 from minigpt.training.loop import read_state
 from minigpt.training.stage import Metrics
@@ -55,11 +55,11 @@ def told_controls(
     lines, root = [], _root(run, own)
     if own is not None:
         lines.append(f"  this is a control: {own.about}")
-        if root != str(Path(run.out_dir)) and (final := _final(Path(root))):
+        if root != str(Path(run.out_dir)) and (final := last_scores(Path(root))):
             lines.append(f"  what it controls, {root}: {gain(final)}")
     for control in (control for control in controls if control != own):
         folder = Path(f"{root}-{control.name}")
-        if final := _final(folder):
+        if final := last_scores(folder):
             lines.append(f"  control: {control.about}: {gain(final)}")
         else:
             same = arguments("--overwrite", "--out-dir", control.flag, *([own.flag] if own else []))
@@ -93,7 +93,7 @@ def _told_examples(
     """The same for examples. How fast they are learnt from is guessed at first, and known when they have been."""
     seconds = _seconds(Path(run.out_dir))
     steps = max(1, round(seconds * _tokens_per_second(Path(run.out_dir)) / (SFT_ROWS * run.model.context_length)))
-    if _final(folder) is None:
+    if last_scores(folder) is None:
         return ["  control: copied examples (SFT on gold), for about the same time: not run yet:",
                 f"    {_examples_command(run, config, folder, steps)}"]  # fmt: skip
     took, checkpoint = _seconds(folder), newest_whole(folder)
@@ -116,12 +116,6 @@ def _examples_command(run: RunConfig, config: RolloutConfig, folder: Path, steps
 def _gain(scores: Metrics, before: Metrics) -> str:
     return (f"pass@1 {scores['pass@1']:.3f} ± {scores['interval']:.3f} "
             f"({scores['pass@1'] - before['pass@1']:+.3f})")  # fmt: skip
-
-
-def _final(folder: Path) -> dict[str, Any] | None:
-    """The last scores of a run that has finished."""
-    events = read_events(folder) if (folder / FILE).exists() else []
-    return next((event for event in reversed(events) if event["split"] == "final"), None)
 
 
 def _seconds(folder: Path) -> float:

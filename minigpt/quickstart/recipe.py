@@ -23,7 +23,7 @@ from minigpt.quickstart.config import QuickstartConfig
 from minigpt.quickstart.exam import examine
 from minigpt.runtime.checkpoint import write_json
 from minigpt.runtime.console import say
-from minigpt.runtime.logbook import read_events
+from minigpt.runtime.logbook import last_scores
 from minigpt.training.config import RunConfig, TrainConfig
 from minigpt.training.pretrain import init_shape, prepare_data
 from minigpt.training.run import machine, train
@@ -94,12 +94,8 @@ def trained(run: RunConfig) -> Metrics:
     """Train a run to its end, or find it finished; its last scores. Raises: as `train`."""
     with machine(run.machine) as (group, dtype):
         if (done := train(run, group, dtype, preview)) is not None:
-            say("\n".join(done.prepared.outcome(last_scores(run.out_dir))))
-    return last_scores(run.out_dir)
-
-
-def last_scores(folder: str) -> Metrics:
-    return [event for event in read_events(Path(folder)) if event["split"] == "final"][-1]
+            say("\n".join(done.prepared.outcome(last_scores(Path(run.out_dir)))))
+    return last_scores(Path(run.out_dir))
 
 
 # --- the stages ---------------------------------------------------------------------------------------------------
@@ -126,7 +122,7 @@ def fine_tune(wish: QuickstartConfig) -> Row:
     """From text that goes on to somebody who answers."""
     run = sft_run(wish)
     found = trained(run)
-    forgotten = found["bits_per_byte"] - last_scores(run.init)["bits_per_byte"]
+    forgotten = found["bits_per_byte"] - last_scores(Path(run.init))["bits_per_byte"]
     return Row(f"{wish.sft_steps:,} steps on conversations",
                f"perplexity of answers {found['perplexity']:.2f}; text {forgotten:+.3f} bits per byte")  # fmt: skip
 

@@ -39,6 +39,12 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
     return events
 
 
+def last_scores(folder: Path) -> dict[str, Any] | None:
+    """The newest "final" event of a run: its scores on all that was held out; None where none has come yet."""
+    events = read_events(folder) if (folder / FILE).exists() else []
+    return next((event for event in reversed(events) if event["split"] == "final"), None)
+
+
 def _line(event: dict[str, Any]) -> str:
     """JSON knows no NaN: what is not finite is written as null, which every reader accepts."""
     return json.dumps({key: _finite(value) for key, value in event.items()}, ensure_ascii=False) + "\n"

@@ -9,7 +9,7 @@ import torch
 from minigpt.model.pretrained import export_problem
 from minigpt.runtime import device
 from minigpt.runtime.distributed import Group
-from minigpt.runtime.logbook import read_events
+from minigpt.runtime.logbook import last_scores
 from minigpt.training.config import RunConfig
 from minigpt.training.estimate import memory_estimate
 from minigpt.training.loop import Progress, read_state
@@ -56,13 +56,12 @@ def _memory(needed: int, free: int | None) -> str:
 
 def after(run: RunConfig, progress: Progress, prepared: Prepared) -> str:
     """The last scores, in the stage's own words, and what to type next."""
-    final = [event for event in read_events(Path(run.out_dir)) if event["split"] == "final"][-1]
     longer = f"python train.py{arguments('--overwrite', '--max-steps')} --max-steps {2 * run.train.max_steps}"
     lines = [
         "",
         f"done: {progress.step:,} steps, {progress.tokens:,} tokens, {progress.seconds / 60:.1f} minutes"
         + (f", {progress.skipped} steps skipped (not finite)" if progress.skipped else ""),
-        *prepared.outcome(final),
+        *prepared.outcome(last_scores(Path(run.out_dir))),
         *prepared.beside(),
         "",
         "next:",

@@ -11,7 +11,7 @@ import torch
 from minigpt.runtime import console, device, doctor, seeding
 from minigpt.runtime.config import MachineConfig
 from minigpt.runtime.interrupt import Interrupt
-from minigpt.runtime.logbook import Logbook, read_events
+from minigpt.runtime.logbook import Logbook, last_scores, read_events
 
 
 def test_a_resumed_run_rewrites_what_came_after_its_checkpoint(tmp_path):
@@ -29,6 +29,16 @@ def test_every_line_is_json_that_any_reader_accepts(tmp_path):
     Logbook(tmp_path).record(1, "train", loss=float("nan"), lr=1 / 3)
     line = (tmp_path / "metrics.jsonl").read_text()
     assert json.loads(line, parse_constant=pytest.fail) == {"step": 1, "split": "train", "loss": None, "lr": 1 / 3}
+
+
+def test_the_last_scores_are_those_of_the_newest_final_look(tmp_path):
+    """A run that was made longer has a final look in its middle, too; one that is on its way has none."""
+    assert last_scores(tmp_path) is None
+    log = Logbook(tmp_path)
+    for step, split in ((1, "train"), (1, "val"), (2, "final"), (4, "final"), (5, "train")):
+        log.record(step, split, loss=1 / step)
+        assert (last_scores(tmp_path) is None) == (step == 1)
+    assert last_scores(tmp_path)["step"] == 4
 
 
 def test_only_the_main_process_writes(tmp_path):

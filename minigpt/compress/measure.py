@@ -14,7 +14,7 @@ from minigpt.engine.config import EngineConfig, SamplingConfig
 from minigpt.engine.engine import Engine
 from minigpt.engine.request import Request
 from minigpt.model.gpt import GPT
-from minigpt.training.evaluate import evaluate
+from minigpt.training.evaluate import bytes_per_token, evaluate
 from minigpt.training.pretrain import Data
 
 CROWD = 16   # requests together
@@ -41,7 +41,7 @@ def bits_per_byte(model: GPT, data: Data) -> float:
     """On all text that was held out, in batches whose logits (which an integer model makes) take 256 MB at most."""
     T, V = model.config.context_length, model.config.vocab_size
     batch_size = max(1, min(8, LOGITS // (T * V)))
-    sizes = torch.tensor([len(data.tokenizer.token_bytes(token)) for token in range(data.tokenizer.n_vocab)])
+    sizes = bytes_per_token(data.tokenizer, torch.device("cpu"))  # (V,)
     shape = {"batch_size": batch_size, "context_length": T, "mask_documents": False}
     return evaluate(model, windows(data.val, **shape), sizes)["bits_per_byte"]
 

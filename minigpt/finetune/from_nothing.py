@@ -28,7 +28,7 @@ from minigpt.runtime.distributed import Group
 from minigpt.runtime.precision import mixed_precision
 from minigpt.tokenizer import Tokenizer
 from minigpt.training.config import RunConfig
-from minigpt.training.evaluate import evaluate
+from minigpt.training.evaluate import bytes_per_token, evaluate
 from minigpt.training.stage import Metrics, Prepared, Stage, to_device
 
 READ = 8000  # problems that the tokenizer is learned from
@@ -100,8 +100,7 @@ def prepare(
     rows = FreshRows(lambda start: lessons(run.machine.seed, settings.growing, start, families, settings.size),
                      template, batch_size=batch_size, context_length=context_length, accumulate=run.train.accumulate,
                      shared=(group.rank, group.world))  # fmt: skip
-    sizes = [len(template.tokenizer.token_bytes(token)) for token in range(template.tokenizer.n_vocab)]
-    bytes_per_token = torch.tensor(sizes, device=group.device)  # (V,)
+    sizes = bytes_per_token(template.tokenizer, group.device)  # (V,)
     asked = (problem for family in families
              for problem in islice(problems(family, "test", EXAM, size=settings.size), LOOKED_AT))  # fmt: skip
     held_out = as_examples(rendered(problem, template) for problem in asked)
@@ -111,7 +110,7 @@ def prepare(
 
     def look(model: nn.Module, limit: int | None) -> Metrics:
         batches = held_out_batches(held_out, batch_size, context_length)
-        loss = evaluate(model, (to_device(batch, group.device) for batch in batches), bytes_per_token)["loss"]
+        loss = evaluate(model, (to_device(batch, group.device) for batch in batches), sizes)["loss"]
         exam = scores(gpt.eval(), template, families, "test", seed=EXAM, size=settings.size,
                       asked=AT_THE_END if limit is None else LOOKED_AT)  # fmt: skip
         gpt.train()

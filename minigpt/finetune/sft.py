@@ -33,7 +33,7 @@ from minigpt.runtime.distributed import Group
 from minigpt.runtime.precision import mixed_precision
 from minigpt.tokenizer import Tokenizer
 from minigpt.training.config import RunConfig
-from minigpt.training.evaluate import evaluate
+from minigpt.training.evaluate import bytes_per_token, evaluate
 from minigpt.training.pretrain import init_folder
 from minigpt.training.stage import Loss, Metrics, Prepared, Stage, to_device
 
@@ -113,16 +113,15 @@ def prepare(
     windows_of_text = Loader(text.train, batch_size=1, context_length=context_length, seed=seed) if replay else None
     rows = Rows(examples, batch_size=batch_size, context_length=context_length, accumulate=run.train.accumulate,
                 seed=seed, text=windows_of_text, replay=replay, shared=(group.rank, group.world))  # fmt: skip
-    sizes = [len(tokenizer.token_bytes(token)) for token in range(tokenizer.n_vocab)]
-    bytes_per_token = torch.tensor(sizes, device=group.device)  # (V,)
+    sizes = bytes_per_token(tokenizer, group.device)  # (V,)
 
     def look(model: nn.Module, limit: int | None) -> Metrics:
         answers = held_out_batches(held_out, batch_size, context_length)
-        scores = evaluate(model, (to_device(batch, group.device) for batch in answers), bytes_per_token, limit)
+        scores = evaluate(model, (to_device(batch, group.device) for batch in answers), sizes, limit)
         del scores["bits_per_byte"]  # of answers, nobody compares them
         if text is not None:
             old = windows(text.val, context_length, batch_size)
-            of_text = evaluate(model, (to_device(batch, group.device) for batch in old), bytes_per_token, limit)
+            of_text = evaluate(model, (to_device(batch, group.device) for batch in old), sizes, limit)
             scores["bits_per_byte"] = of_text["bits_per_byte"]
         return scores
 

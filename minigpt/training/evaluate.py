@@ -8,11 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from minigpt.batches.loader import Batch
+from minigpt.tokenizer import Tokenizer
 from minigpt.training.stage import Metrics
 
 
+def bytes_per_token(tokenizer: Tokenizer, device: torch.device) -> Tensor:
+    """How many bytes of text each token stands for: (V,) of int64."""
+    return torch.tensor([len(tokenizer.token_bytes(token)) for token in range(tokenizer.n_vocab)], device=device)
+
+
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Iterable[Batch], bytes_per_token: Tensor, limit: int | None = None) -> Metrics:
+def evaluate(model: nn.Module, batches: Iterable[Batch], sizes: Tensor, limit: int | None = None) -> Metrics:
     """Mean loss over held-out text, and the same in two units that people compare by.
 
         loss = (1/n) Σ −ln p(tokenᵢ | before)          nats per token: depends on the tokenizer
@@ -20,7 +26,7 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], bytes_per_token: Tensor
         bits_per_byte = Σ −log₂ p / Σ bytes            does not: models with other tokenizers, and xz, compare
 
     A token that stands for no text (the end of a document) costs its bits and adds no byte.
-    Shapes: batches of ids and targets (B, T), targets −100 where there is nothing to predict; bytes_per_token (V,).
+    Shapes: batches of ids and targets (B, T), targets −100 where there is nothing to predict; sizes (V,), in bytes.
     """
     training = model.training
     model.eval()
@@ -30,7 +36,7 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], bytes_per_token: Tensor
         real = batch.targets != -100                                       # (B, T)
         nats += losses[real].double().sum().item()
         tokens += int(real.sum())
-        n_bytes += int(bytes_per_token[batch.targets[real]].sum())
+        n_bytes += int(sizes[batch.targets[real]].sum())
     model.train(training)
     if tokens == 0:
         raise ValueError("the held-out text has no token to predict; give more of it with --val-data")

@@ -28,7 +28,7 @@ from minigpt.runtime.distributed import Group
 from minigpt.runtime.precision import mixed_precision
 from minigpt.tokenizer import Tokenizer
 from minigpt.training.config import RunConfig
-from minigpt.training.evaluate import evaluate
+from minigpt.training.evaluate import bytes_per_token, evaluate
 from minigpt.training.run_folder import DATA, RECEIPT, make_way
 from minigpt.training.stage import Loss, Metrics, Prepared, Stage, to_device
 
@@ -232,12 +232,11 @@ def prepare(run: RunConfig, gpt: GPT, data: Data, group: Group, dtype: torch.dty
     shape = {"batch_size": run.batches.batch_size, "context_length": gpt.config.context_length,
              "mask_documents": run.batches.mask_documents}  # fmt: skip
     loader = Loader(data.train, **shape, seed=run.machine.seed, rank=group.rank, world=group.world)
-    sizes = [len(data.tokenizer.token_bytes(token)) for token in range(data.tokenizer.n_vocab)]
-    bytes_per_token = torch.tensor(sizes, device=group.device)  # (V,)
+    sizes = bytes_per_token(data.tokenizer, group.device)  # (V,)
 
     def look(model: nn.Module, limit: int | None) -> Metrics:
         held_out = (to_device(batch, group.device) for batch in windows(data.val, **shape))
-        return evaluate(model, held_out, bytes_per_token, limit)
+        return evaluate(model, held_out, sizes, limit)
 
     def save(folder: Path) -> None:
         save_pretrained(gpt, folder)

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from minigpt.batches.loader import Batch
-from minigpt.training.evaluate import evaluate
+from minigpt.tokenizer import Tokenizer
+from minigpt.training.evaluate import bytes_per_token, evaluate
 
 
 class Uniform(nn.Module):
@@ -36,6 +37,13 @@ def test_the_end_of_a_document_costs_bits_and_brings_no_bytes():
     """Otherwise a corpus of many short documents would look better than it is."""
     sizes = torch.tensor([0, 1])
     assert evaluate(Uniform(2), [batch(1, 0)], sizes)["bits_per_byte"] == pytest.approx(2.0)
+
+
+def test_a_token_counts_for_the_bytes_that_it_spells():
+    """Together those of the text they were made from."""
+    tokenizer, text = Tokenizer.train(["the cat the cat"], 260, pattern="gpt2"), "the cat in the hat\n"
+    sizes = bytes_per_token(tokenizer, torch.device("cpu"))  # (V,)
+    assert len(sizes) == tokenizer.n_vocab and sizes[tokenizer.encode_ordinary(text)].sum() == len(text)
 
 
 def test_a_limit_looks_at_so_many_batches():

@@ -13,8 +13,10 @@ from minigpt.training.stage import Metrics
 
 
 def bytes_per_token(tokenizer: Tokenizer, device: torch.device) -> Tensor:
-    """How many bytes of text each token stands for: (V,) of int64."""
-    return torch.tensor([len(tokenizer.token_bytes(token)) for token in range(tokenizer.n_vocab)], device=device)
+    """How many bytes of text each token stands for, a special one for none: (V,) of int64."""
+    sizes = [0 if tokenizer.is_special_token(token) else len(tokenizer.token_bytes(token))
+             for token in range(tokenizer.n_vocab)]  # fmt: skip
+    return torch.tensor(sizes, device=device)
 
 
 @torch.no_grad()

@@ -40,10 +40,11 @@ def test_the_end_of_a_document_costs_bits_and_brings_no_bytes():
 
 
 def test_a_token_counts_for_the_bytes_that_it_spells():
-    """Together those of the text they were made from."""
+    """Together those of the text they were made from; the end of a document is spelled in 13, but is no text."""
     tokenizer, text = Tokenizer.train(["the cat the cat"], 260, pattern="gpt2"), "the cat in the hat\n"
     sizes = bytes_per_token(tokenizer, torch.device("cpu"))  # (V,)
     assert len(sizes) == tokenizer.n_vocab and sizes[tokenizer.encode_ordinary(text)].sum() == len(text)
+    assert sizes[tokenizer.eot_token] == 0
 
 
 def test_a_limit_looks_at_so_many_batches():

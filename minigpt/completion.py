@@ -16,6 +16,7 @@ from minigpt.compress.choose import for_engine
 from minigpt.compress.folder import is_compressed, load_compressed
 from minigpt.engine.config import EngineConfig, SamplingConfig
 from minigpt.engine.engine import Engine
+from minigpt.engine.generate import evaluating
 from minigpt.engine.request import Answer, Request
 from minigpt.grammar.constraint import Constraint
 from minigpt.grammar.json_schema import json_schema
@@ -87,10 +88,9 @@ def preview(model: GPT, tokenizer: Tokenizer, prompt: Sequence[int] = ()) -> str
     config = SamplingConfig(max_new_tokens=80, temperature=0.8, top_p=0.95)
     request = Request(prompt=list(prompt) or [start_token(tokenizer)], sampling=config, seed=1,
                       stop_ids=tuple(sorted(tokenizer.special_tokens.values())))  # fmt: skip
-    training = model.training
-    engine = Engine(model.eval(), EngineConfig(max_batch=1))
-    text = "".join(_characters(engine.follow(engine.submit(request)), tokenizer))
-    model.train(training)
+    with evaluating(model):
+        engine = Engine(model, EngineConfig(max_batch=1))
+        text = "".join(_characters(engine.follow(engine.submit(request)), tokenizer))
     return tokenizer.decode(prompt) + text
 
 

@@ -6,8 +6,11 @@ import shutil
 
 import pytest
 from scripts import TINY, run_script, some_text
+from small_gpt import made_gpt
 
+from minigpt.completion import preview
 from minigpt.runtime.checkpoint import file_digest
+from minigpt.tokenizer import Tokenizer
 
 
 @pytest.fixture
@@ -166,6 +169,15 @@ def test_a_text_can_be_held_to_a_pattern_or_a_schema(train, sample, tmp_path):
     schema = tmp_path / "schema.json"
     schema.write_text('{"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}')
     assert type(json.loads(sample("--schema", schema, "--max-new-tokens", "20").out)["n"]) is int
+
+
+def test_a_sample_on_the_way_leaves_each_module_in_its_mode():
+    """A frozen part that does not drop out must not begin to after the first sample."""
+    model = made_gpt(vocab_size=256).train()
+    model.blocks[0].eval()
+    modes = [module.training for module in model.modules()]
+    preview(model, Tokenizer.bytes_only())
+    assert [module.training for module in model.modules()] == modes
 
 
 # --- bad input: one line, exit status 2, nothing half-written -------------------------------------------------------

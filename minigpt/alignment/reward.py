@@ -30,6 +30,7 @@ from minigpt.alignment.preference_batches import PairBatches, Sides, TokenPair, 
 from minigpt.alignment.preference_losses import reward_loss
 from minigpt.alignment.reward_model import load_reward_model, rewards, save_reward_model, with_scalar_head
 from minigpt.batches.prefetch import Prefetch
+from minigpt.engine.generate import evaluating
 from minigpt.lessons.preferences import score as gold_score
 from minigpt.model.gpt import GPT
 from minigpt.model.pretrained import load_pretrained, read_config
@@ -72,13 +73,11 @@ def noisy_reward_loss(chosen: Tensor, rejected: Tensor, *, label_noise: float, c
 @torch.no_grad()
 def judged(model: nn.Module, pairs: list[TokenPair], batch_size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """The rewards of all chosen answers, and of all rejected ones. Returns (n,), (n,)."""
-    training = model.training
-    model.eval()
     both = []
-    for chosen in in_order(len(pairs), batch_size):
-        batch = to_device(answer_rows([pairs[i] for i in chosen]), device)
-        both.append(rewards(model, *batch).cpu().view(2, -1))                              # (2, B)
-    model.train(training)
+    with evaluating(model):
+        for chosen in in_order(len(pairs), batch_size):
+            batch = to_device(answer_rows([pairs[i] for i in chosen]), device)
+            both.append(rewards(model, *batch).cpu().view(2, -1))                          # (2, B)
     return torch.cat(both, dim=1).unbind()
 
 

@@ -20,6 +20,7 @@ from minigpt.alignment.logprobs import right_padded
 from minigpt.chat.conversation import Message
 from minigpt.chat.jinja import training_template
 from minigpt.chat.template import Template
+from minigpt.engine.generate import evaluating
 from minigpt.model.config import GPTConfig
 from minigpt.model.gpt import GPT, Undrawn
 from minigpt.model.hf_config import model_type
@@ -74,16 +75,15 @@ def score_rows(model: nn.Module, rows: Sequence[Sequence[int]], *, batch_size: i
     longest, context_length = max(map(len, rows), default=0), model.config.context_length
     if longest > context_length:
         raise ValueError(f"a conversation of {longest} tokens does not fit into the context of {context_length}")
-    training, device = model.training, next(model.parameters()).device
-    model.eval()
+    device = next(model.parameters()).device
     scores = [0.0] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # rows of a batch are then hardly padded
-    for first in range(0, len(rows), batch_size):
-        chosen = order[first : first + batch_size]
-        ids, real = right_padded([rows[i] for i in chosen])
-        for i, reward in zip(chosen, rewards(model, ids.to(device), real.to(device)).tolist(), strict=True):
-            scores[i] = reward
-    model.train(training)
+    with evaluating(model):
+        for first in range(0, len(rows), batch_size):
+            chosen = order[first : first + batch_size]
+            ids, real = right_padded([rows[i] for i in chosen])
+            for i, reward in zip(chosen, rewards(model, ids.to(device), real.to(device)).tolist(), strict=True):
+                scores[i] = reward
     return scores
 
 

@@ -16,7 +16,7 @@ from minigpt.alignment.logprobs import right_padded
 from minigpt.alignment.measures import calibration_error, correlation, share
 from minigpt.alignment.preference_batches import PairBatches, TokenPair, swapped, with_shuffled_labels
 from minigpt.alignment.preference_losses import reward_loss
-from minigpt.alignment.reward import answer_rows, noisy_reward_loss, scores
+from minigpt.alignment.reward import answer_rows, judged, noisy_reward_loss, scores
 from minigpt.alignment.reward_model import (
     load_reward_model,
     rewards,
@@ -123,6 +123,18 @@ def test_conversations_are_scored_in_their_order(chat_model):
     assert together == pytest.approx(alone, abs=1e-5) and score(model, template, []) == []
     with pytest.raises(ValueError, match="does not fit into the context of 32"):
         score(model, template, [[{"role": "user", "content": "x!" * 40}, {"role": "assistant", "content": "a"}]])
+
+
+def test_scoring_leaves_each_module_in_its_mode(chat_model):
+    """A frozen part that does not drop out must not begin to because something was judged on the way, or failed."""
+    tokenizer, model = Tokenizer.load(chat_model), with_scalar_head(load_pretrained(chat_model)).train()
+    model.blocks[0].eval()
+    modes = [module.training for module in model.modules()]
+    score_rows(model, [[1, 2, 3]])
+    judged(model, [a_pair([1, 2], [1, 3])], 1, torch.device("cpu"))
+    with pytest.raises(IndexError):
+        score_rows(model, [[1, tokenizer.n_vocab]])
+    assert [module.training for module in model.modules()] == modes
 
 
 # --- the loss and the scores --------------------------------------------------------------------------------------

@@ -193,7 +193,8 @@ def open_comparison(
     if settings.pairs.data == "lessons" and settings.pairs.val_data is None:
         rules = {"gold": _by(gold_score), "right": _by(is_correct)}
     if settings.judge is not None:
-        rules["reward"] = _by_reward_model(Path(settings.judge), template.tokenizer)
+        device = next(reference.parameters()).device
+        rules["reward"] = _by_reward_model(Path(settings.judge), template.tokenizer, device)
     different = {str(pair.messages.prompt): pair.messages.prompt for pair in held_out}
     questions = list(different.values())[: settings.prompts]
     sampling = SamplingConfig(temperature=settings.temperature, max_new_tokens=settings.answer_tokens)
@@ -205,11 +206,11 @@ def _by(judge: Callable[[str, str], float]) -> Rule:
                                     for question, one in zip(questions, said, strict=True)]  # fmt: skip
 
 
-def _by_reward_model(folder: Path, tokenizer: Tokenizer) -> Rule:
+def _by_reward_model(folder: Path, tokenizer: Tokenizer, device: torch.device) -> Rule:
     theirs = Tokenizer.load(folder)
     if theirs.fingerprint != tokenizer.fingerprint:
         raise ValueError(f"--judge {folder} reads other tokens than the model: train it from the same base")
-    model, end = load_reward_model(folder), Template(tokenizer).end
+    model, end = load_reward_model(folder).to(device), Template(tokenizer).end
     return lambda questions, said: score_rows(model, [[*one.prompt, *one.tokens, end] for one in said])
 
 

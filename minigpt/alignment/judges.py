@@ -45,8 +45,8 @@ def verified(answers: Sequence[Answered]) -> Tensor:
     return ended_or(right, torch.tensor([answer.ended for answer in answers]), otherwise=0.0)
 
 
-def open_judge(reward: str, seed: int, template: Template) -> Judge:
-    """The one that is named, or the reward model in the folder of that name.
+def open_judge(reward: str, seed: int, template: Template, device: torch.device) -> Judge:
+    """The one that is named, or the reward model in the folder of that name, which judges on `device`.
 
     Raises: FileNotFoundError for a folder that is none; ValueError for a reward model of another tokenizer.
     """
@@ -56,7 +56,7 @@ def open_judge(reward: str, seed: int, template: Template) -> Judge:
         return lambda answers: torch.ones(len(answers))
     if reward == "shuffled":
         return partial(_shuffled, seed)
-    return _model_judge(Path(reward), template)
+    return _model_judge(Path(reward), template, device)
 
 
 def _shuffled(seed: int, answers: Sequence[Answered]) -> Tensor:
@@ -64,12 +64,12 @@ def _shuffled(seed: int, answers: Sequence[Answered]) -> Tensor:
     return verified(answers)[torch.randperm(len(answers), generator=generator(seed, answers[0].index))]
 
 
-def _model_judge(folder: Path, template: Template) -> Judge:
+def _model_judge(folder: Path, template: Template, device: torch.device) -> Judge:
     if not folder.exists():
         raise FileNotFoundError(f"--reward {folder}: there is no such folder; give that of a reward model, or verifier")
     if Tokenizer.load(folder).fingerprint != template.tokenizer.fingerprint:
         raise ValueError(f"--reward {folder}: its tokenizer is another one than that of the model it is to judge")
-    model = load_reward_model(folder).eval().requires_grad_(False)
+    model = load_reward_model(folder).to(device).eval().requires_grad_(False)
 
     def judge(answers: Sequence[Answered]) -> Tensor:
         ended = torch.tensor([answer.ended and bool(answer.text.strip()) for answer in answers])

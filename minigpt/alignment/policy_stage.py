@@ -48,7 +48,7 @@ class Policy:
             for model in (self.gpt, self.reference)
         )
         self.template, self.names = Template(self.tokenizer), families(config.problems)
-        self.judge = open_judge(config.reward, self.seed, self.template)
+        self.judge = open_judge(config.reward, self.seed, self.template, self.device)
         self.sampling = SamplingConfig(temperature=config.temperature, max_new_tokens=config.max_new_tokens)
         self.test = [(index, self.problem("test", index)) for index in range(config.test_problems)]
         seen = [problem for _, problem in self.test] + [self.problem("train", index) for index in range(LOOKED_AT)]

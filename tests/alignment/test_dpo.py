@@ -10,11 +10,14 @@ import torch
 from scripts import run_script
 from small_gpt import made_gpt
 
+from minigpt import presets
+from minigpt.alignment import dpo as dpo_stage
 from minigpt.alignment.comparison import Comparison, Said, answers, exact_match, kl_per_token
 from minigpt.alignment.config import DPOConfig
-from minigpt.alignment.dpo import LOSSES, answer_logprobs, compared, dpo_batch
+from minigpt.alignment.dpo import LOSSES, answer_logprobs, compared, dpo_batch, open_comparison
 from minigpt.alignment.logprobs import frozen
 from minigpt.alignment.preference_batches import Labelled, TokenPair, swapped, tokenized
+from minigpt.alignment.reward_model import save_reward_model, with_scalar_head
 from minigpt.chat.template import Template
 from minigpt.engine.config import SamplingConfig
 from minigpt.lessons.preference_file import preference
@@ -193,6 +196,18 @@ def test_answers_end_within_the_context_and_are_the_same_again(chat):
     said = answers(gpt.train(), template, QUESTIONS, sampling, 3)
     assert all(len(one.prompt) + len(one.tokens) < 32 and one.tokens for one in said) and gpt.training
     assert said == answers(gpt, template, QUESTIONS, sampling, 3) != answers(gpt, template, QUESTIONS, sampling, 4)
+
+
+def test_a_reward_model_judges_where_the_reference_is(chat, chat_model, tmp_path, monkeypatch):
+    """Beside models on a GPU, one on the CPU would be what every look waits for. Here "meta" stands for a GPU."""
+    gpt, template = chat
+    save_reward_model(with_scalar_head(gpt), template.tokenizer, tmp_path)
+    run = presets.from_command_line(["dpo", "--init", str(chat_model), "--judge", str(tmp_path)])
+    comparison = open_comparison(run, run.stage, gpt.to("meta"), [], template)
+    where = []
+    monkeypatch.setattr(dpo_stage, "score_rows", lambda model, rows: where.append(model.lm_head.weight.device.type))
+    comparison.rules["reward"]([], [])
+    assert where == ["meta"]
 
 
 def test_without_problems_nothing_is_said_about_them(chat):

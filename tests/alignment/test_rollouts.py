@@ -6,7 +6,7 @@ import pytest
 import torch
 from vowels import FAMILY, tokenizer
 
-from minigpt.alignment import problems
+from minigpt.alignment import judges, problems
 from minigpt.alignment.config import RolloutConfig
 from minigpt.alignment.judges import Answered, open_judge, verified
 from minigpt.alignment.logprobs import completion_batch, entropy
@@ -24,6 +24,7 @@ from minigpt.model.pretrained import load_pretrained, read_config
 
 ASKED = [(index, Problem("vowel", f"vowel {index}", "a", f"vowel: {index}")) for index in range(40)]
 BOLD = SamplingConfig(temperature=1.0, max_new_tokens=4)
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -133,24 +134,33 @@ def test_a_reward_model_gives_a_cut_answer_no_more_than_the_worst(gpt, template,
     model = with_scalar_head(gpt)
     model.lm_head.weight.data *= 30
     save_reward_model(model, tokenizer(), tmp_path)
-    judge = open_judge(str(tmp_path), 1, template)
+    judge = open_judge(str(tmp_path), 1, template, CPU)
     found = judge([answered("a"), answered("b"), answered("c", ended=False), answered("")])
     assert found[0] != found[1]
     assert found[2] == found[3] == found[:2].min()
 
 
+def test_a_reward_model_judges_where_the_policy_is(gpt, template, tmp_path, monkeypatch):
+    """Beside a policy on a GPU, one on the CPU would be what every round waits for. Here "meta" stands for a GPU."""
+    save_reward_model(with_scalar_head(gpt), tokenizer(), tmp_path)
+    where = []
+    monkeypatch.setattr(judges, "score", lambda model, *_: where.append(model.lm_head.weight.device.type) or [0.0])
+    open_judge(str(tmp_path), 1, template, torch.device("meta"))([answered("a")])
+    assert where == ["meta"]
+
+
 def test_the_controls_do_not_look():
     """Shuffled: the same rewards for other answers. Constant: nothing to compare."""
     answers = [answered(text) for text in "ab" * 50]
-    shuffled = open_judge("shuffled", 1, None)(answers)
+    shuffled = open_judge("shuffled", 1, None, CPU)(answers)
     assert shuffled.sum() == 50 and 35 < (shuffled == verified(answers)).sum() < 65
-    assert open_judge("constant", 1, None)(answers).tolist() == [1.0] * 100
+    assert open_judge("constant", 1, None, CPU)(answers).tolist() == [1.0] * 100
 
 
 def test_an_unknown_judge_is_a_missing_folder(template):
     """A misspelt verifier, say."""
     with pytest.raises(FileNotFoundError, match="--reward verify: there is no such folder"):
-        open_judge("verify", 1, template)
+        open_judge("verify", 1, template, CPU)
 
 
 # --- problems -----------------------------------------------------------------------------------------------------

@@ -102,6 +102,14 @@ def compared(model: nn.Module, batch: DPOBatch, *, per_token: bool) -> tuple[Ten
     return margin, -(answer / mask.sum(-1)).chunk(2)[0]
 
 
+def pair_losses(margin: Tensor, chosen: Tensor, settings: DPOConfig) -> Tensor:
+    """What is descended, and what held-out pairs are judged by: the margin's cost, and the chosen answer's own loss.
+
+    Shapes: margins (B,), losses of the chosen answers (B,); returns (B,).
+    """
+    return LOSSES[settings.loss](margin, settings) + settings.chosen_weight * chosen
+
+
 # --- the reference ------------------------------------------------------------------------------------------------
 
 
@@ -233,7 +241,7 @@ def prepare(
 
     def objective(model: nn.Module, batch: DPOBatch) -> Loss:
         margin, chosen = compared(model, batch, per_token=settings.loss == "ipo")  # (B,), (B,)
-        loss = (LOSSES[settings.loss](margin, settings) + settings.chosen_weight * chosen).mean()  # ()
+        loss = pair_losses(margin, chosen, settings).mean()                                       # ()
         return Loss(loss, {"loss": loss.detach(), "accuracy": share(margin), "margin": margin.detach().mean(),
                            "chosen_loss": chosen.detach().mean()})  # fmt: skip
 
@@ -241,13 +249,14 @@ def prepare(
     def look(model: nn.Module, limit: int | None) -> Metrics:
         asked = val if limit is None else val[: limit * batch_size]
         with evaluating(model):
-            margin = torch.cat([
-                compared(model, to_device(dpo_batch([val[i] for i in places], ref_val[places]), group.device),
-                         per_token=settings.loss == "ipo")[0].cpu()
+            margin, chosen = torch.cat([
+                torch.stack(compared(
+                    model, to_device(dpo_batch([val[i] for i in places], ref_val[places]), group.device),
+                    per_token=settings.loss == "ipo")).cpu()                     # (2, B)
                 for places in in_order(len(asked), batch_size)
-            ])  # fmt: skip
+            ], dim=1)  # fmt: skip
         truth = torch.tensor([-1.0 if pair.flipped else 1.0 for pair in asked])  # (n,)
-        found = {"loss": float(LOSSES[settings.loss](margin, settings).mean()), "accuracy": share(truth * margin)}
+        found = {"loss": float(pair_losses(margin, chosen, settings).mean()), "accuracy": share(truth * margin)}
         found |= comparison.scores(gpt, None if limit is None else limit * batch_size)
         if limit is None and settings.problems:
             now = exact_match(gpt, comparison.template, settings.problems, seed)

@@ -239,6 +239,16 @@ def test_a_policy_learns_which_answers_are_liked(dpo, tmp_path, loss):
     assert (tmp_path / "dpo" / "chat_template.jinja").exists()
 
 
+@pytest.mark.parametrize("loss", ["sigmoid", "ipo", "none"])
+def test_the_loss_of_training_and_that_of_a_look_are_one_quantity(dpo, jsonl, tmp_path, loss):
+    """They stand in one line and on one axis. Here both are of the same forty pairs, before anything was learnt."""
+    result = dpo("--val-data", jsonl, "--batch-size", "40", "--max-steps", "1", "--warmup-steps", "0", "--lr", "1e-12",
+                 "--loss", loss, "--chosen-weight", "2")  # fmt: skip
+    assert result.status == 0, result.err
+    train, final = read_events(tmp_path / "dpo")
+    assert train["loss"] == pytest.approx(final["loss"], rel=1e-5) and final["loss"] > 2 * train["chosen_loss"] * 0.999
+
+
 def test_a_run_prints_the_lines_that_make_its_controls(dpo, tmp_path, monkeypatch):
     """And they do: labels of a coin teach no order, copied answers no difference. The last tells of all."""
     printed = [shlex.split(line)[2:] for line in result_lines(dpo("--loss", "ipo", "--beta", "0.1"))]

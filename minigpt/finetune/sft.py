@@ -81,7 +81,7 @@ def open_stage(
         prompt=Template(tokenizer).prompt([{"role": "user", "content": QUESTION}]),
         material=f"{len(examples):,} conversations with {examples.targets:,} tokens of answers, {len(held_out):,} held "
         f"out ({settings.data})" + (f"; {settings.replay:.0%} of the rows replay text" if settings.replay else ""),
-        epoch_tokens=len(examples.ids),
+        epoch_tokens=round(len(examples.ids) / (1 - settings.replay)),  # and the text between them
         outcome=outcome,
         try_it=f"python -m minigpt chat {run.out_dir}",
     )

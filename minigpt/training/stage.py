@@ -56,7 +56,7 @@ class Prepared(NamedTuple):
     tokenizer: Tokenizer
     prompt: list[int]                            # what samples begin with; none: out of nothing
     material: str                                # what there is to learn from, in one line
-    epoch_tokens: int | None                     # how many tokens that is; None where it has no end
+    epoch_tokens: int | None                     # how many tokens to read until all was read; None: it has no end
     outcome: Callable[[Metrics], list[str]]      # the last scores in words
     try_it: str                                  # the command that shows what was learnt
     rows: str = ""                               # what they are, where they are not context_length tokens long: pairs

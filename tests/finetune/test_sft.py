@@ -1,6 +1,7 @@
 """Supervised fine-tuning as a stage, as a user meets it."""
 
 import json
+import re
 import shutil
 import sys
 
@@ -61,6 +62,16 @@ def test_forty_questions_are_learned(sft, tmp_path):
     assert sft("--max-steps", "60", "--save-every", "60", "--lr", "0.02", "--sample-every", "0").status == 0
     train = [event["loss"] for event in read_events(tmp_path / "sft") if event["split"] == "train"]
     assert train[-1] < 0.6 * train[0]
+
+
+def test_rows_that_replay_text_do_not_count_as_conversations(sft):
+    """With half of the rows, the same steps go half as often through the conversations."""
+    def times(*argv):
+        result = sft("--max-steps", "20", "--batch-size", "16", "--eval-every", "20", "--save-every", "20",
+                     "--sample-every", "0", *argv)  # fmt: skip
+        return float(re.search(r"([\d.]+) times the data", result.err)[1])
+
+    assert times("--replay", "0.5", "--overwrite") == pytest.approx(times("--replay", "0", "--overwrite") / 2, abs=0.1)
 
 
 def test_a_run_that_was_stopped_ends_in_the_same_bits(sft, tmp_path):

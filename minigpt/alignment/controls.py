@@ -24,7 +24,7 @@ from minigpt.runtime.logbook import last_scores, read_events
 from minigpt.training.config import RunConfig
 from minigpt.training.loop import read_state
 from minigpt.training.stage import Metrics
-from minigpt.training.summary import arguments
+from minigpt.training.summary import this_line
 
 
 class Control(NamedTuple):
@@ -62,9 +62,9 @@ def told_controls(
         if final := last_scores(folder):
             lines.append(f"  control: {control.about}: {gain(final)}")
         else:
-            same = arguments("--overwrite", "--out-dir", control.flag, *([own.flag] if own else []))
+            same = this_line("--out-dir", control.flag, *([own.flag] if own else []))
             lines += [f"  control: {control.about}: not run yet:",
-                      f"    python train.py{same} {control.flag} {control.value} --out-dir {shlex.quote(str(folder))}"]
+                      f"    {same} {control.flag} {control.value} --out-dir {shlex.quote(str(folder))}"]
     return lines
 
 

@@ -77,6 +77,12 @@ class Group:
         return value
 
 
+def launcher() -> str:
+    """What stands before a script on the line that started as many processes as there are."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    return "python" if world == 1 else f"torchrun --nproc-per-node {world}"
+
+
 @contextmanager
 def group(device: torch.device) -> Iterator[Group]:
     """Join the group that torchrun's environment describes; without torchrun, a group of one."""

@@ -8,7 +8,7 @@ import torch
 
 from minigpt.model.pretrained import export_problem
 from minigpt.runtime import device
-from minigpt.runtime.distributed import Group
+from minigpt.runtime.distributed import Group, launcher
 from minigpt.runtime.logbook import last_scores
 from minigpt.training.config import RunConfig
 from minigpt.training.estimate import memory_estimate
@@ -56,7 +56,7 @@ def _memory(needed: int, free: int | None) -> str:
 
 def after(run: RunConfig, progress: Progress, prepared: Prepared) -> str:
     """The last scores, in the stage's own words, and what to type next."""
-    longer = f"python train.py{arguments('--overwrite', '--max-steps')} --max-steps {2 * run.train.max_steps}"
+    longer = f"{this_line('--max-steps')} --max-steps {2 * run.train.max_steps}"
     lines = [
         "",
         f"done: {progress.step:,} steps, {progress.tokens:,} tokens, {progress.seconds / 60:.1f} minutes"
@@ -84,15 +84,15 @@ def already_finished(run: RunConfig) -> str:
 
 
 def how_to_resume(run: RunConfig) -> str:
-    return f"saved in {run.out_dir}. The same line goes on from here: python train.py{arguments('--overwrite')}"
+    return f"saved in {run.out_dir}. The same line goes on from here: {this_line()}"
 
 
-def arguments(*without: str) -> str:
-    """This process's own command line, less what must not be repeated."""
-    kept, skipping = [], False
+def this_line(*without: str) -> str:
+    """The line that started this run, as it goes on with it: less what would begin again, and less these flags."""
+    dropped, kept, skipping = {"--overwrite", "--resume", *without}, [], False
     for argument in sys.argv[1:]:
         flag = argument.startswith("--")
-        skipping = argument.partition("=")[0].replace("_", "-") in without if flag else skipping
+        skipping = argument.partition("=")[0].replace("_", "-") in dropped if flag else skipping
         if not skipping:
             kept.append(argument)
-    return "".join(f" {shlex.quote(argument)}" for argument in kept)
+    return " ".join([launcher(), "train.py", *map(shlex.quote, kept)])

@@ -98,7 +98,9 @@ def fit(
             if sample and config.sample_every and progress.step % config.sample_every == 0 and group.is_main:
                 bar.write(_framed(sample()))
             if group.is_main and (last or stop or progress.step % config.save_every == 0):
+                bar.charge(progress)  # what was saved knows the time of the look before it
                 save_state(folder, stage, optimizer, scaler, progress, group.device)
+            bar.charge(progress)
             if stop and not last:
                 raise Stopped(stop)
     return progress
@@ -191,14 +193,18 @@ class _Bar:
 
     def advance(self, progress: Progress, loss: float) -> float:
         """One step on; returns tokens per second of that step. The bar shows means over the last ten or so."""
-        now = time.monotonic()
-        elapsed, self.clock = now - self.clock, now
-        progress.seconds += elapsed
-        speed = progress.tokens / progress.step / elapsed
+        speed = progress.tokens / progress.step / self.charge(progress)
         self.loss, self.speed = _smooth(self.loss, loss), _smooth(self.speed, speed)
         self.bar.set_postfix_str(f"loss {self.loss:.3f}, {self.speed:,.0f} tok/s", refresh=False)
         self.bar.update()
         return speed
+
+    def charge(self, progress: Progress) -> float:
+        """The seconds since the last call, which are added to the run's."""
+        now = time.monotonic()
+        elapsed, self.clock = now - self.clock, now
+        progress.seconds += elapsed
+        return elapsed
 
     def write(self, text: str) -> None:
         """A line above the bar, from the one process that shows one."""

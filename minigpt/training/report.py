@@ -101,7 +101,7 @@ def _tiles(record: Record) -> str:
         _tile("bits per byte", _number(latest, "bits_per_byte", ".3f"), ", ".join(rivals)),
         *(_tile(escape(name.replace("_", " ")), _number(latest, name, ".3g"), "") for name in latest
           if name not in usual),
-        _tile("minutes", _minutes(record), memory),
+        _tile("minutes of steps", _minutes(record), memory),
         _tile("tokens", _large(tokens), f"{tokens / record.train[-1]['step']:,.0f} a step"),
     ])  # fmt: skip
 
@@ -115,7 +115,7 @@ def _number(event: Event, key: str, form: str) -> str:
 
 
 def _minutes(record: Record) -> str:
-    """From the steps' own speeds, so that time lost to a crash does not count."""
+    """Of the steps, from their own speeds: time lost to a crash does not count, nor do looks and checkpoints."""
     steps = [event for event in record.train if event["tok_per_s"]]
     seconds = sum(event["tokens"] / event["step"] / event["tok_per_s"] for event in steps)
     return f"{seconds / 60:.1f}" if seconds < 6000 else f"{seconds / 60:,.0f}"
@@ -186,7 +186,7 @@ def _throughput(record: Record) -> str:
     known = speeds[np.isfinite(speeds)]
     text = f"{np.median(known):,.0f} in the median step" if len(known) else "not known"
     drawn = small_figure("speed", f"Tokens per second: {text}", _column(record, "step"), speeds)
-    return _small("Tokens per second", drawn, f"{text}; less where it evaluates or saves")
+    return _small("Tokens per second", drawn, f"{text}; looks and checkpoints come on top")
 
 
 def _small(title: str, drawn: str, text: str) -> str:

@@ -5,6 +5,7 @@ import os
 import signal
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from minigpt.runtime import checkpoint as files
 from minigpt.runtime.distributed import Group
 from minigpt.runtime.logbook import read_events
 from minigpt.runtime.precision import LossScaler
+from minigpt.training import loop
 from minigpt.training.config import TrainConfig
 from minigpt.training.loop import Stopped, fit
 from minigpt.training.stage import Loss, Stage
@@ -196,6 +198,29 @@ def test_the_last_look_takes_all_held_out_text(tmp_path):
     train(tmp_path / "a")
     looks = [(event["step"], event["split"], event["all"]) for event in read_events(tmp_path / "a") if "all" in event]
     assert looks == [(10, "val", 0.0), (20, "final", 1.0)]
+
+
+def test_each_second_counts_once_and_is_charged_to_what_took_it(tmp_path, monkeypatch):
+    """A step of 1 second, a look of 10, a sample of 100, a checkpoint of 1000: 24 tokens a second, also after a look.
+
+    What is saved with a checkpoint is the time until then.
+    """
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(loop, "time", clock)
+
+    def slowly(seconds, result=None):
+        clock.now += seconds
+        return result
+
+    stage, optimizer, run = make(tmp_path, max_steps=4, eval_every=2, save_every=2, sample_every=2)
+    inner = stage.save
+    stage = stage._replace(objective=lambda model, batch: slowly(1, squared_error(model, batch)),
+                           evaluate=lambda model, limit: slowly(10, {"loss": 0.0}),
+                           save=lambda folder: slowly(1000, inner(folder)))  # fmt: skip
+    progress = fit(stage, optimizer, run, ALONE, scaler=LossScaler(enabled=False), sample=lambda: slowly(100, ""))
+    assert [event["tok_per_s"] for event in read_events(tmp_path) if event["split"] == "train"] == [24.0] * 4
+    assert progress.seconds == 4 * 1 + 2 * (10 + 100 + 1000)
+    assert loop.read_state(tmp_path / "checkpoint-4")["progress"]["seconds"] == progress.seconds - 1000
 
 
 def test_a_stage_may_have_scores_of_its_own(tmp_path, capsys):

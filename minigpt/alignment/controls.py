@@ -123,5 +123,6 @@ def _seconds(folder: Path) -> float:
 
 
 def _tokens_per_second(folder: Path) -> float:
-    """Of the middle step, which writes no answers: those come with the first step of a round alone."""
-    return median(event["tok_per_s"] for event in read_events(folder) if event["split"] == "train")
+    """Of the middle step, less the time in which it waited for its batch: answers are written then."""
+    steps = [(event["tokens"] / event["step"], event) for event in read_events(folder) if "waited" in event]
+    return median(tokens / (tokens / event["tok_per_s"] - event["waited"]) for tokens, event in steps)

@@ -81,12 +81,12 @@ def fit(
             seed_step(run.machine.seed, progress.step, group.rank)
             lr = lr_at(progress.step, run.optim, config.max_steps)
             optimizer.set_lr(lr)
-            tokens, metrics = _accumulate_gradients(model, stage, config.accumulate, scaler, group)
+            tokens, metrics, waited = _accumulate_gradients(model, stage, config.accumulate, scaler, group)
             grad_norm, updated = _update(optimizer, scaler, run.optim.clip_norm, metrics["loss"])
             progress.count(tokens * group.world, updated or scaler.may_shrink)
             speed = bar.advance(progress, metrics["loss"])
             log.record(progress.step, "train", **metrics, lr=lr, grad_norm=grad_norm, tokens=progress.tokens,
-                       tok_per_s=speed)  # fmt: skip
+                       tok_per_s=speed, waited=waited)  # fmt: skip
 
             if progress.bad_in_a_row >= config.max_bad_steps:
                 raise ValueError(_diverged(progress, folder, lr))
@@ -120,18 +120,24 @@ def _update(optimizer: Optimizer, scaler: LossScaler, clip_norm: float, loss: fl
 
 def _accumulate_gradients(
     model: nn.Module, stage: Stage, accumulate: int, scaler: LossScaler, group: Group
-) -> tuple[int, Metrics]:
-    """Backward over the micro-batches of one step; returns the tokens seen here and the group's mean metrics."""
-    tokens, total = 0, {}
+) -> tuple[int, Metrics, float]:
+    """Backward over the micro-batches of one step.
+
+    Returns the tokens seen here, the group's mean metrics, and the seconds that the batches were waited for: they may
+    have to be read first, or written by the model itself.
+    """
+    tokens, total, waited = 0, {}, 0.0
     for micro in range(accumulate):
+        asked = time.monotonic()
         batch = to_device(next(stage.batches), group.device)
+        waited += time.monotonic() - asked
         with group.sync_only_if(micro == accumulate - 1, model):
             loss = stage.objective(model, batch)
             scaler.scale(loss.value / accumulate).backward()
         tokens += batch.ids.numel()
         for name, value in loss.metrics.items():
             total[name] = total.get(name, 0.0) + value / accumulate
-    return tokens, {name: group.mean(float(value)) for name, value in total.items()}
+    return tokens, {name: group.mean(float(value)) for name, value in total.items()}, waited
 
 
 # --- what a checkpoint holds beside the weights -------------------------------------------------------------------

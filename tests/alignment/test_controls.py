@@ -15,12 +15,15 @@ AFTER = {"pass@1": 0.75, "interval": 0.01}
 
 @pytest.fixture
 def told(tmp_path, monkeypatch):
-    """The lines about a run of 60 seconds at 4,096 tokens per second, whose examples took `took` for 50 steps."""
+    """The lines about a run of 60 seconds at 4,096 tokens per second, whose examples took `took` for 50 steps.
+
+    Each of its steps has written its answers first, which took three quarters of the time.
+    """
 
     def lines(took=None, reward="verifier", name="grpo", **machine):
         for folder, split in ((name, "train"), *([("grpo-sft", "final")] if took else [])):
             (tmp_path / folder).mkdir(exist_ok=True)
-            Logbook(tmp_path / folder).record(50, split, tok_per_s=4096.0)
+            Logbook(tmp_path / folder).record(50, split, tokens=50 * 4096, tok_per_s=1024.0, waited=3.0)
         seconds = {name: 60.0, "grpo-sft": took}
         monkeypatch.setattr(controls, "_seconds", lambda folder: seconds[folder.name])
         monkeypatch.setattr(controls, "newest_whole", lambda folder: folder / "checkpoint-50")

@@ -223,6 +223,22 @@ def test_each_second_counts_once_and_is_charged_to_what_took_it(tmp_path, monkey
     assert loop.read_state(tmp_path / "checkpoint-4")["progress"]["seconds"] == progress.seconds - 1000
 
 
+def test_the_wait_for_batches_is_logged(tmp_path, monkeypatch):
+    """Whoever waits half of the time does not need a faster model, but faster batches."""
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(loop, "time", clock)
+
+    class SlowPoints(Points):
+        def __next__(self):
+            clock.now += 3
+            return super().__next__()
+
+    stage, optimizer, run = make(tmp_path, max_steps=2, accumulate=2)
+    fit(stage._replace(batches=SlowPoints()), optimizer, run, ALONE, scaler=LossScaler(enabled=False))
+    events = [event for event in read_events(tmp_path) if event["split"] == "train"]
+    assert [(event["waited"], event["tok_per_s"]) for event in events] == [(6.0, 8.0), (6.0, 8.0)]
+
+
 def test_a_stage_may_have_scores_of_its_own(tmp_path, capsys):
     """A reward model has an accuracy and no perplexity; each score is shown, and goes to the logbook."""
     stage, optimizer, run = make(tmp_path, max_steps=2)

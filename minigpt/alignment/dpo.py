@@ -186,6 +186,8 @@ def open_stage(
         outcome=outcome,
         try_it=f"python -m minigpt chat {run.out_dir}",
         rows="pairs",
+        rows_each=2,
+        frozen=(reference,),
         beside=partial(beside, run, settings),
     )
 

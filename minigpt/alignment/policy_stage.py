@@ -110,6 +110,7 @@ class Policy:
             outcome=self.outcome,
             try_it=f"python -m minigpt chat {self.run.out_dir}",
             rows="answers",
+            frozen=(self.reference,),
             beside=self.beside,
         )
 

@@ -145,6 +145,7 @@ def open_stage(
         outcome=outcome,
         try_it=f"python train.py dpo --init {run.init} --judge {run.out_dir}",
         rows="pairs",
+        rows_each=2,
         beside=partial(beside, run, settings),
     )
 

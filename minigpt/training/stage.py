@@ -60,6 +60,8 @@ class Prepared(NamedTuple):
     outcome: Callable[[Metrics], list[str]]      # the last scores in words
     try_it: str                                  # the command that shows what was learnt
     rows: str = ""                               # what they are, where they are not context_length tokens long: pairs
+    rows_each: int = 1                           # of the model's own: a pair has two
+    frozen: tuple[nn.Module, ...] = ()           # what is there beside `trained` and never learns: a reference
     beside: Callable[[], list[str]] = list       # the controls: their scores, or the commands that make them
 
 

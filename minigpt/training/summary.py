@@ -35,7 +35,7 @@ def before(run: RunConfig, prepared: Prepared, dtype: torch.dtype, group: Group)
         f"run       {run.train.max_steps:,} steps of {step}{passes}, into {run.out_dir}",
         f"machine   {group.device}, {dtype}, {group.world} process{'es' * (group.world > 1)}, "
         f"{device.set_threads(None)} threads",
-        _memory(memory_estimate(prepared.gpt, run, dtype, group.world), device.free_memory(group.device)),
+        _memory(memory_estimate(prepared, run, dtype, group.world), device.free_memory(group.device)),
     ]
     if n_trained < n_params:
         lines.insert(1, f"trained   {n_trained:,} parameters of these, {n_trained / n_params:.2%}")

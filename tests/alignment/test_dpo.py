@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from counted_bytes import counted_bytes
 from scripts import run_script
 from small_gpt import made_gpt
 
@@ -23,8 +24,10 @@ from minigpt.engine.config import SamplingConfig
 from minigpt.lessons.preference_file import preference
 from minigpt.model.pretrained import load_pretrained
 from minigpt.runtime.checkpoint import file_digest
+from minigpt.runtime.distributed import Group
 from minigpt.runtime.logbook import read_events
 from minigpt.tokenizer import Tokenizer
+from minigpt.training.estimate import standing
 
 SHORT = ("--max-steps", "6", "--warmup-steps", "2", "--eval-every", "3", "--eval-batches", "2", "--save-every", "2",
          "--sample-every", "0", "--batch-size", "4", "--threads", "1", "--device", "cpu", "--prompts", "3",
@@ -216,6 +219,17 @@ def test_without_problems_nothing_is_said_about_them(chat):
 
 
 # --- the journey --------------------------------------------------------------------------------------------------
+
+
+def test_the_estimate_of_memory_knows_of_the_reference_and_of_both_answers(chat_model, jsonl, tmp_path):
+    """A pair has two rows; the reference is there as long as the policy."""
+    argv = ["dpo", "--init", chat_model, "--data", jsonl, "--out-dir", tmp_path / "dpo", *SHORT]
+    run = presets.from_command_line(list(map(str, argv)))
+    prepared = run.stage.prepare(run, Group(0, 1, CPU), torch.float32, None)
+    batch = next(prepared.stage.batches)
+    counted, _ = counted_bytes(prepared, run, batch)
+    assert standing(prepared, run.optim, torch.float32) == counted
+    assert prepared.rows_each * run.batches.batch_size == len(batch.ids) and len(prepared.frozen) == 1
 
 
 @pytest.fixture

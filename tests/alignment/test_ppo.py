@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from counted_bytes import counted_bytes
 from vowels import opened, tokenizer
 
 from minigpt.alignment.reward_model import save_reward_model, with_scalar_head
@@ -12,6 +13,7 @@ from minigpt.batches.loader import IGNORED
 from minigpt.model.pretrained import load_pretrained
 from minigpt.runtime.checkpoint import file_digest
 from minigpt.runtime.logbook import read_events
+from minigpt.training.estimate import standing
 
 pytestmark = pytest.mark.usefixtures("vowels")
 
@@ -70,6 +72,16 @@ def test_the_price_of_distance_follows_the_distance(guessing, scale, direction):
     source.policy.reference.lm_head.weight.data *= scale  # 0: a reference that finds all tokens equally likely
     next(prepared.stage.batches)
     assert source.state["kl_coefficient"] == pytest.approx(0.05 * (1 + 0.1 * direction))
+
+
+@pytest.mark.parametrize("preset", ["ppo", "grpo"])
+def test_the_estimate_of_memory_knows_of_critic_and_reference(guessing, preset):
+    """Both are as large as the policy; the critic has gradients and moments of its own."""
+    run, prepared = opened(preset, guessing)
+    counted, _ = counted_bytes(prepared, run, next(prepared.stage.batches))
+    policy = sum(weight.nbytes for weight in prepared.gpt.parameters())
+    assert standing(prepared, run.optim, torch.float32) == counted
+    assert counted >= (5 + 4 * (preset == "ppo")) * policy  # weights, gradients, two moments, and the reference
 
 
 # --- a run --------------------------------------------------------------------------------------------------------

@@ -13,11 +13,9 @@ from torch import nn
 from minigpt import presets
 from minigpt.batches.loader import Batch
 from minigpt.batches.packing import tokenize_corpus
-from minigpt.model.gpt import GPT
 from minigpt.runtime.checkpoint import read_json, write_json
 from minigpt.runtime.distributed import Group
 from minigpt.training import pretrain
-from minigpt.training.estimate import memory_estimate
 
 ALONE = Group(0, 1, torch.device("cpu"))
 
@@ -168,17 +166,3 @@ def test_init_from_the_hub_names_the_extra_or_the_network(monkeypatch):
     monkeypatch.setattr(hub, "snapshot_download", offline)
     with pytest.raises(OSError, match="cannot be fetched .* local folder"):
         pretrain.init_folder("hf:gpt2")
-
-
-def test_the_memory_estimate_counts_what_it_says():
-    """By hand for one layer: weights, gradients and AdamW's moments, then activations and logits."""
-    run = presets.nanogpt_char()
-    model = GPT(replace(run.model, n_layer=1))
-    n_params = sum(parameter.numel() for parameter in model.parameters())
-    N, C, F, V = 12 * 64, 128, 512, 256
-    expected = n_params * 4 * 4 + N * (12 * C + 4 * F) * 4 + N * V * 4
-    assert memory_estimate(model, run, torch.float32, world=1) == expected
-    assert memory_estimate(model, run, torch.bfloat16, world=1) < expected
-    assert memory_estimate(model, run, torch.float32, world=2) < expected
-    model.requires_grad_(False)  # frozen weights have neither gradient nor moments
-    assert memory_estimate(model, run, torch.float32, world=1) == expected - n_params * 4 * 3

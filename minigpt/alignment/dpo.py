@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from minigpt.alignment.comparison import Comparison, Rule, exact_match
 from minigpt.alignment.config import DPOConfig
-from minigpt.alignment.controls import CHOSEN_ALONE, SHUFFLED_LABELS, told_controls
+from minigpt.alignment.controls import SHUFFLED_LABELS, chosen_alone, told_controls
 from minigpt.alignment.logprobs import frozen, model_logprobs, right_padded, summed
 from minigpt.alignment.measures import share
 from minigpt.alignment.preference_batches import PairBatches, Sides, TokenPair, check_chats, in_order, open_pairs
@@ -287,8 +287,9 @@ def outcome(found: Metrics) -> list[str]:
 
 def beside(run: RunConfig, settings: DPOConfig) -> list[str]:
     """The controls: labels that say nothing, and chosen answers alone."""
-    own = CHOSEN_ALONE if settings.loss == "none" else SHUFFLED_LABELS if settings.pairs.labels == "shuffled" else None
-    return told_controls(run, (SHUFFLED_LABELS, CHOSEN_ALONE), own, _in_short)
+    chosen = chosen_alone(settings.chosen_weight)
+    own = chosen if settings.loss == "none" else SHUFFLED_LABELS if settings.pairs.labels == "shuffled" else None
+    return told_controls(run, (SHUFFLED_LABELS, chosen), own, _in_short)
 
 
 def _won(found: Metrics, rule: str) -> str:

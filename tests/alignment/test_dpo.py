@@ -266,7 +266,7 @@ def test_the_loss_of_training_and_that_of_a_look_are_one_quantity(dpo, jsonl, tm
 def test_a_run_prints_the_lines_that_make_its_controls(dpo, tmp_path, monkeypatch):
     """And they do: labels of a coin teach no order, copied answers no difference. The last tells of all."""
     printed = [shlex.split(line)[2:] for line in result_lines(dpo("--loss", "ipo", "--beta", "0.1"))]
-    assert [argv[-4:-2] for argv in printed] == [["--labels", "shuffled"], ["--loss", "none"]]
+    assert [argv[-4:-2] for argv in printed] == [["--labels", "shuffled"], ["--chosen-weight", "0.5"]]
     assert "ipo" in printed[0] and "ipo" not in printed[1]
     for argv in printed:
         result = run_script("train.py", argv, monkeypatch)

@@ -16,7 +16,6 @@ beside the reference's own answers, drawn with the same chance.
 Source: Rafailov et al. 2023, "Direct Preference Optimization".
 """
 
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -55,6 +54,7 @@ from minigpt.runtime.checkpoint import load_tensors, read_json, save_tensors
 from minigpt.runtime.device import compile_model
 from minigpt.runtime.distributed import Group
 from minigpt.runtime.precision import mixed_precision
+from minigpt.runtime.whole import replacing
 from minigpt.tokenizer import Tokenizer
 from minigpt.training.config import RunConfig
 from minigpt.training.run_folder import DATA, RECEIPT
@@ -147,9 +147,8 @@ def open_reference(
                                  "choose another --out-dir, or --overwrite")  # fmt: skip
         found = {name: answer_logprobs(reference, side, run.batches.batch_size, group.device)
                  for name, side in zip(Sides._fields, sides, strict=True)}  # fmt: skip
-        aside = file.with_name(f".{REFERENCE}.new")
-        save_tensors(aside, found, metadata={"made_of": made_of})
-        os.replace(aside, file)
+        with replacing(file) as aside:
+            save_tensors(aside, found, metadata={"made_of": made_of})
 
     group.main_decides(compute_once)
     found = load_tensors(file)

@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 
 from minigpt.batches.shard_file import CURE, Shard, ShardWriter, read_shard
-from minigpt.runtime.checkpoint import sync
+from minigpt.runtime.whole import sync
 from minigpt.tokenizer.arrays import id_type
 
 SHARD_TOKENS = 100_000_000  # 200 MB with two bytes a token: few files, and none too large to copy

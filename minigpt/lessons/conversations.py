@@ -12,12 +12,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from random import Random
 
 from minigpt.config import from_command_line
 from minigpt.lessons import python_help, small_talk
 from minigpt.lessons.exchange import LESSON_SIDES, Exchange, Lesson, LessonSide, lesson
+from minigpt.runtime.whole import new_file, write_json_lines
 
 WANDERING = 0.15  # conversations of several subjects, for each one of a single subject
 
@@ -63,13 +63,6 @@ def wandering(side: LessonSide, seed: int, count: int) -> Iterator[Lesson]:
             yield lesson(turns[-1], rng, tuple(turns[:-1]))
 
 
-def write_conversations(path: str | Path, lessons: Sequence[Lesson]) -> None:
-    """One JSON object a line: messages, kind, key, check. Other programs read `messages` and leave the rest alone."""
-    with Path(path).open("w", encoding="utf-8", newline="\n") as file:
-        for item in lessons:
-            file.write(json.dumps(item, ensure_ascii=False) + "\n")
-
-
 def describe(lessons: Sequence[Lesson], examples: int) -> str:
     """How many of each kind there are, and the first few of each as they are said."""
     counts = Counter(item["kind"] for item in lessons)
@@ -83,10 +76,15 @@ def describe(lessons: Sequence[Lesson], examples: int) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Print counts and examples; write a file if one is asked for."""
+    """Print counts and examples; write a file if one is asked for.
+
+    A line of it has messages, kind, key and check. Other programs read `messages` and leave the rest alone.
+    Raises: ValueError where no file can be, before anything is printed; OSError as the disk says.
+    """
     wish = from_command_line(LessonsConfig(), argv, "python -m minigpt lessons [--side SIDE] [--out FILE]")
+    file = None if wish.out is None else new_file(wish.out)
     lessons = list(islice(conversations(wish.side, wish.seed), wish.count))
     print(describe(lessons, wish.examples))
-    if wish.out is not None:
-        write_conversations(wish.out, lessons)
+    if file is not None:
+        write_json_lines(file, lessons)
         print(f"{wish.out}: {len(lessons):,} conversations")

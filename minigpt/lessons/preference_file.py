@@ -8,7 +8,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from minigpt.chat.conversation import Message, check_messages
 from minigpt.config import from_command_line
 from minigpt.lessons.preferences import RULES, Pair, PreferencesConfig, pairs, score
+from minigpt.runtime.whole import new_file, write_json_lines
 
 
 class Preference(NamedTuple):
@@ -82,13 +83,6 @@ def read_preferences(path: str | Path) -> Iterator[Preference]:
         raise ValueError(f"{path} holds no pair")
 
 
-def write_preferences(path: str | Path, made: Iterable[Pair]) -> None:
-    """One JSON object a line."""
-    with Path(path).open("w", encoding="utf-8", newline="\n") as file:
-        for pair in made:
-            file.write(json.dumps(pair, ensure_ascii=False) + "\n")
-
-
 def describe(made: Sequence[Pair], examples: int) -> str:
     """How many pairs there are for each rule, how many are flipped, and the first few of each with their scores."""
     counts = Counter(pair["rule"] for pair in made)
@@ -104,10 +98,15 @@ def describe(made: Sequence[Pair], examples: int) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Print counts and examples of generated pairs; write a file if one is asked for."""
-    wish = from_command_line(PreferencesConfig(), argv, "python -m minigpt lessons preferences [--noise SHARE] [--out FILE]")
+    """Print counts and examples of generated pairs; write a file if one is asked for.
+
+    Raises: ValueError where no file can be, before anything is printed; OSError as the disk says.
+    """
+    usage = "python -m minigpt lessons preferences [--noise SHARE] [--out FILE]"
+    wish = from_command_line(PreferencesConfig(), argv, usage)
+    file = None if wish.out is None else new_file(wish.out)
     made = list(islice(pairs(wish.side, wish.seed, wish.noise), wish.count))
     print(describe(made, wish.examples))
-    if wish.out is not None:
-        write_preferences(wish.out, made)
+    if file is not None:
+        write_json_lines(file, made)
         print(f"{wish.out}: {len(made):,} pairs")

@@ -10,8 +10,8 @@ Everything here would be needed by any training program, whatever the model: rea
     workers      one function in several processes, its results in order
     doctor       python -m minigpt doctor: all those choices on one page
     interrupt    Ctrl+C and SIGTERM become a flag that the loop asks for between two steps
-    checkpoint   folders that are whole or absent: written aside, digested, synced, renamed
-    whole        the same for any file or folder that a command writes
+    whole        a file or a folder that is there whole or not at all: written aside, synced, renamed
+    checkpoint   the same for a run's checkpoints, with a digest that finds damage
     folder_lock  one training at a time in a folder
     logbook      metrics.jsonl, one object per event
     console      errors a user can cause become one line and exit status 2

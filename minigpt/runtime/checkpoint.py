@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from minigpt.runtime.console import say
+from minigpt.runtime.whole import replacing, sync
 
 DIGEST = "digest.json"
 NAME = re.compile(r"checkpoint-(\d+)")
@@ -157,10 +158,8 @@ def file_digest(file: Path) -> str:
 
 def write_json(file: Path, value: object) -> None:
     """One JSON file, whole or absent."""
-    aside = file.with_name(f".{file.name}.new")
-    aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
-    sync(aside)
-    os.replace(aside, file)
+    with replacing(file) as aside:
+        aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
 
 
 def read_json(file: Path) -> dict:
@@ -169,14 +168,3 @@ def read_json(file: Path) -> dict:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{file} cannot be read ({error}); use an older checkpoint or a copy") from None
-
-
-def sync(path: Path) -> None:
-    """Ask the system to put a file, or a folder's list of names, on the disk now."""
-    if os.name == "nt" and path.is_dir():
-        return  # Windows cannot open a folder, and needs no such call
-    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

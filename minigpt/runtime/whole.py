@@ -1,12 +1,12 @@
 """A file or a folder that is there whole, or not at all."""
 
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from minigpt.runtime.checkpoint import sync
+from typing import Any
 
 
 @contextmanager
@@ -30,6 +30,52 @@ def whole(target: Path) -> Iterator[Path]:
         sync(target.parent)
     finally:
         _remove(aside)
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """A name beside `file` to write under. At the end of the block it takes the place of `file` in one step; if the
+    block fails, `file` is what it was, or absent.
+
+    Raises: OSError as the disk says.
+    """
+    aside = file.with_name(f".{file.name}.new")
+    try:
+        yield aside
+        sync(aside)
+        os.replace(aside, file)
+    finally:
+        _remove(aside)
+
+
+def new_file(path: str) -> Path:
+    """Where a file that the user names can be written, an older one replaced; its folder is made.
+
+    Raises: ValueError for a folder or a device of that name; OSError where the folder cannot be made.
+    """
+    file = Path(path).resolve()  # a link stays one: what it leads to is replaced
+    if file.exists() and not file.is_file():
+        raise ValueError(f"{path} is {'a folder' if file.is_dir() else 'no ordinary file'}: name a file to write")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file
+
+
+def write_json_lines(file: Path, rows: Iterable[Any]) -> None:
+    """One JSON object a line; an older file stays until the new one is whole. Raises: OSError as the disk says."""
+    with replacing(file) as aside, aside.open("w", encoding="utf-8", newline="\n") as opened:
+        for row in rows:
+            opened.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def sync(path: Path) -> None:
+    """Ask the system to put a file, or a folder's list of names, on the disk now."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows cannot open a folder, and needs no such call
+    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _remove(path: Path) -> None:

@@ -1,6 +1,5 @@
 """Different words and their counts, in memory and in a file: what training knows of the text."""
 
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
+from minigpt.runtime.whole import replacing
 from minigpt.tokenizer.word_index import PADDING, Words
 
 
@@ -49,13 +49,9 @@ class CountsFile:
         self.path, self.pattern = path, pattern
 
     def write(self, saved: SavedCounts) -> None:
-        aside = self.path.with_name(f".{self.path.name}.new")
-        with aside.open("wb") as file:
+        with replacing(self.path) as aside, aside.open("wb") as file:
             facts = {"texts": saved.texts, "complete": saved.complete, "digest": saved.digest, "pattern": self.pattern}
             np.savez(file, **saved.words._asdict(), **facts)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, self.path)
 
     def read(self) -> SavedCounts | None:
         """What was saved; None if nothing was. Raises: ValueError if it is damaged, or was split otherwise."""

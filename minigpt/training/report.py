@@ -4,7 +4,6 @@ The page holds everything it shows: no script, no request, nothing that changes 
 The same run gives the same bytes.
 """
 
-import os
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -17,6 +16,7 @@ from minigpt.config import from_dict
 from minigpt.model.config import GPTConfig
 from minigpt.model.gpt import parameter_count
 from minigpt.model.pretrained import read_config
+from minigpt.runtime.whole import replacing
 from minigpt.training.curves import DARK, LIGHT, NARROW, WIDE, Values, loss_figure, small_figure
 from minigpt.training.recorded import (
     BANDS,
@@ -51,9 +51,8 @@ def write_report(folder: str | Path, bands: Path = BANDS) -> Path:
         settings=_settings(record.settings),
     )
     file = record.folder / "report.html"
-    aside = file.with_suffix(".tmp")
-    aside.write_text(page, encoding="utf-8", newline="\n")
-    os.replace(aside, file)
+    with replacing(file) as aside:
+        aside.write_text(page, encoding="utf-8", newline="\n")
     return file
 
 

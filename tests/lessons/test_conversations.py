@@ -7,9 +7,10 @@ import pytest
 
 from minigpt.chat.conversation import check_messages, read_conversations
 from minigpt.lessons import python_help, small_talk
-from minigpt.lessons.conversations import conversations, main, write_conversations
+from minigpt.lessons.conversations import conversations, main
 from minigpt.lessons.exchange import is_right
 from minigpt.lessons.preferences import bare_question
+from minigpt.runtime.whole import write_json_lines
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def test_the_seed_decides_order_and_decoration_but_not_the_side(course):
 
 def test_a_written_course_reads_back_and_carries_its_judge(course, tmp_path):
     """The file alone must do: for training, and for judging without the library that it was made from."""
-    write_conversations(tmp_path / "course.jsonl", course["test"][:50])
+    write_json_lines(tmp_path / "course.jsonl", course["test"][:50])
     assert list(read_conversations(tmp_path / "course.jsonl")) == [item["messages"] for item in course["test"][:50]]
     first = json.loads((tmp_path / "course.jsonl").read_text(encoding="utf-8").splitlines()[0])
     assert is_right(first["check"], first["messages"][-1]["content"])
@@ -76,3 +77,6 @@ def test_the_command_prints_counts_and_examples_and_writes(capsys, tmp_path):
     assert len(list(islice(read_conversations(tmp_path / "out.jsonl"), 300))) == 200
     with pytest.raises(ValueError, match="--count 0: at least 1"):
         main(["--count", "0"])
+    with pytest.raises(ValueError, match="is a folder"):
+        main(["--count", "2", "--out", str(tmp_path)])
+    assert not capsys.readouterr().out, "what cannot be written is said before anything else"

@@ -59,3 +59,6 @@ def test_the_command_prints_counts_and_writes_a_file_that_reads_back(capsys, tmp
     assert len(list(read_preferences(tmp_path / "pairs.jsonl"))) == 60
     with pytest.raises(ValueError, match="--count 0"):
         main(["--count", "0"])
+    with pytest.raises(ValueError, match="is a folder"):
+        main(["--count", "2", "--out", str(tmp_path)])
+    assert not capsys.readouterr().out

@@ -166,6 +166,7 @@ def test_a_text_can_be_held_to_a_pattern_or_a_schema(train, sample, tmp_path):
     """What the model would rather say does not matter, nor where the limit cuts it."""
     train()
     assert re.fullmatch(r"x = [0-9]{2,}!\n", sample("--prompt", "x = ", "--matching", "[0-9]{2,}!").out)
+    assert sample("--prompt", "x = ", "--matching", "").out == "x = \n"
     schema = tmp_path / "schema.json"
     schema.write_text('{"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}')
     assert type(json.loads(sample("--schema", schema, "--max-new-tokens", "20").out)["n"]) is int

@@ -64,7 +64,7 @@ class Engine:
         return self.begin(Answer(request))
 
     def begin(self, answer: Answer) -> Answer:
-        """The same for an answer that somebody has prepared. Raises: as submit."""
+        """The same for an answer that somebody has prepared; one that must be empty ends here. Raises: as submit."""
         request, shape = answer.request, self.shape
         check_ids(torch.tensor(request.prompt), shape.vocab_size, "the prompt")
         if len(answer.visible) > shape.context_length:
@@ -76,7 +76,10 @@ class Engine:
             check_ids(torch.tensor(list(request.logit_bias)), shape.vocab_size, "logit_bias")
         if request.constraint is not None:
             check_constraint(request.constraint, shape.vocab_size)
-        self.scheduler.add(answer)
+        if answer.cursor is not None and answer.cursor.finished:
+            answer.reason = "stop"
+        else:
+            self.scheduler.add(answer)
         return answer
 
     def forget(self) -> None:

@@ -67,6 +67,8 @@ def _tokens(
     context_length = model.config.context_length
     cache = dense_cache(model, len(visible) + config.max_new_tokens) if cached else None
     tokens: list[int] = []
+    if cursor is not None and cursor.finished:
+        return
     for _ in range(config.max_new_tokens):
         if len(visible) > context_length:
             visible = visible[-max(1, context_length // 2) :]

@@ -348,6 +348,15 @@ def test_a_schema_gives_json(byte_gpt, trie):
         assert type(value["n"]) is int and type(value["ok"]) is bool and answer.reason == "stop"
 
 
+@pytest.mark.parametrize("pattern", ["", "()"])
+def test_a_text_that_must_be_empty_is_finished_at_once(byte_gpt, trie, pattern):
+    """Nothing may come, not even a stop token; whoever follows, waits or steps sees an empty answer."""
+    constraint, engine = Constraint(trie, regular_expression(pattern)), Engine(byte_gpt)
+    answer = engine.submit(asked([1], constraint=constraint))
+    assert answer.reason == "stop" and not engine.busy and list(engine.follow(answer)) == []
+    assert list(generate(byte_gpt, [1], SamplingConfig(), constraint=constraint)) == []
+
+
 def test_a_limit_that_holds_no_match_is_refused_at_once(byte_gpt, trie):
     constraint = Constraint(trie, regular_expression("abcdef"))
     with pytest.raises(ValueError, match="needs at least 6"):

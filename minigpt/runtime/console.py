@@ -42,7 +42,7 @@ def explain(error: Exception) -> str | None:
     if isinstance(error, OSError) and (error.errno == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)):
         return f"the disk is full{_at(error)}; what was complete is untouched. Free some space, then run the same line."
     if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return f"no permission to write or read{_at(error)}: {error.strerror}. Choose another place: --out-dir DIR."
+        return f"no permission to write or read{_at(error)}: {error.strerror}. Change that, or name another place."
     if is_out_of_memory(error):
         return f"out of memory; {LESS_MEMORY}"
     if isinstance(error, RuntimeError):

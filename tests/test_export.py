@@ -336,6 +336,8 @@ def test_mistakes_are_one_clear_sentence(tmp_path, monkeypatch):
         ExportConfig(to="hf", dtype="q8_0")
     with pytest.raises(FileNotFoundError, match="not the folder of a saved model"):
         exported(tmp_path / "nowhere", "hf")
+    with pytest.raises(FileNotFoundError, match="not the folder of a saved model"):
+        exported(tmp_path / "run/config.json", "hf")
     (tmp_path / "run/generation_config.json").write_text('{"eos_token_id": 999}', encoding="utf-8")
     with pytest.raises(ValueError, match="eos_token_id names 999, which is no id"):
         exported(tmp_path / "run", "hf")

@@ -196,7 +196,7 @@ def _weight_files(folder: Path) -> list[Path]:
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"{file} is missing: this is not the folder of a saved model") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not JSON ({error}); copy or download it again") from None

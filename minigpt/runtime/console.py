@@ -47,6 +47,8 @@ def explain(error: Exception) -> str | None:
         return f"out of memory; {LESS_MEMORY}"
     if isinstance(error, RuntimeError):
         return None
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"  # without Python's [Errno 20]
     return " ".join(str(error).split()) or type(error).__name__
 
 

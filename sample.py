@@ -41,18 +41,18 @@ class SampleConfig:
 def main() -> int:
     wish = config.from_command_line(SampleConfig(), sys.argv[1:], USAGE)
     # torch is imported only now: --help and a mistyped flag are answered at once
-    from minigpt.completion import complete, constrained, load_run, newest_run, read_prompts
+    from minigpt.completion import complete, constrained, load_run, newest_run, read_prompts, wanted_grammar
     from minigpt.engine.engine import Engine
     from minigpt.model.gpt import parameter_count
 
     folder = newest_run(wish.run)
+    prompts, grammar = read_prompts(wish.prompt, wish.prompt_file), wanted_grammar(wish.matching, wish.schema)
     model, tokenizer = load_run(folder, wish.machine, wish.engine)
-    prompts = read_prompts(wish.prompt, wish.prompt_file)
     say(f"{folder}: {parameter_count(model.config):,} parameters")
     wanted = [(prompt, wish.machine.seed + number) for prompt in prompts for number in range(wish.num_samples)]
     engine = Engine(model, replace(wish.engine, max_batch=min(wish.engine.max_batch, len(wanted))))
     del model  # the engine has what it needs of it, laid out otherwise
-    constraint = constrained(tokenizer, wish.matching, wish.schema)
+    constraint = constrained(tokenizer, grammar)
     texts = [complete(engine, tokenizer, prompt, wish.sampling, seed=seed, stop=wish.stop, constraint=constraint,
                       on_slide=warn_of_sliding) for prompt, seed in wanted]  # fmt: skip
     for (prompt, _), text in zip(wanted, texts, strict=True):  # they come on together, and are shown one by one

@@ -20,6 +20,7 @@ from minigpt.engine.generate import evaluating
 from minigpt.engine.request import Answer, Request
 from minigpt.grammar.constraint import Constraint
 from minigpt.grammar.json_schema import json_schema
+from minigpt.grammar.nodes import Node
 from minigpt.grammar.regular_expression import regular_expression
 from minigpt.grammar.token_trie import TokenTrie
 from minigpt.model.gpt import GPT
@@ -56,26 +57,34 @@ def complete(
     return until_stop(_characters(_watched(engine, answer, on_slide), tokenizer), stop)
 
 
-def constrained(tokenizer: Tokenizer, pattern: str | None, schema: str | Path | None) -> Constraint | None:
+def wanted_grammar(pattern: str | None, schema: str | Path | None) -> Node | None:
     """What a continuation must match: a regular expression, or the JSON schema in a file; none: anything goes.
 
-    Raises: ValueError for both at once, for what they do not support, and for a tokenizer that cannot end a text.
+    Raises: ValueError for both at once, for what they do not support, and for a file that cannot be read.
     """
-    if pattern is None and schema is None:
-        return None
     if pattern is not None and schema is not None:
         raise ValueError("--matching and --schema: a text can be held to one of them")
+    if pattern is not None:
+        return regular_expression(pattern)
+    return None if schema is None else json_schema(_read_schema(Path(schema)))
+
+
+def constrained(tokenizer: Tokenizer, grammar: Node | None) -> Constraint | None:
+    """A grammar over the tokens of a tokenizer. Raises: ValueError for a tokenizer that cannot end a text."""
+    if grammar is None:
+        return None
     if tokenizer.eot_token is None:
         raise ValueError("the tokenizer has no end of text, which ends a text that must match something")
     ids = range(tokenizer.n_vocab)
     spelled = [None if tokenizer.is_special_token(i) else tokenizer.token_bytes(i) for i in ids]
-    grammar = regular_expression(pattern) if pattern is not None else json_schema(_read_schema(Path(schema)))
     return Constraint(TokenTrie(spelled, [tokenizer.eot_token]), grammar)
 
 
 def _read_schema(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"--schema {file}: {error.strerror}") from None
     except ValueError as error:  # neither JSON, nor even text
         raise ValueError(f"--schema {file} is not JSON: {error}") from None
 
@@ -203,11 +212,16 @@ def _integers(folder: Path, machine: MachineConfig, engine: EngineConfig | None)
 
 
 def read_prompts(prompts: Sequence[str], files: Sequence[str]) -> list[str]:
-    """Prompts from flags, `-` from standard input, then those from files."""
+    """Prompts from flags, `-` from standard input, then those from files.
+
+    Raises: ValueError for a file that cannot be read.
+    """
     texts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts]
     for file in files:
         try:
             texts.append(Path(file).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ValueError(f"--prompt-file {file}: {error.strerror}") from None
         except UnicodeDecodeError:
             raise ValueError(f"--prompt-file {file} is not UTF-8 text") from None
     return texts or [""]

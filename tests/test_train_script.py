@@ -297,10 +297,13 @@ def test_sampling_says_what_is_missing(sample, train, tmp_path, monkeypatch):
     assert (result := sample("--prompt-file", "nowhere.txt")).status == 2 and "nowhere.txt" in result.err
     assert (result := sample("--temperature", "-1")).status == 2 and "--temperature -1" in result.err
     for flags, message in [
+        (["--schema", "nowhere"], "error: --schema nowhere: No such file"),
+        (["--prompt-file", tmp_path], f"error: --prompt-file {tmp_path}: Is a directory"),
         (["--matching", "(a"], "never closed"), (["--matching", "a", "--schema", "b"], "one of them"),
         (["--schema", "nowhere.json"], "nowhere.json"), (["--schema", "run/model.safetensors"], "is not JSON"),
         (["--matching", "abcdefgh" * 9], "needs"), (["--drafts", "9"], "--drafts 9"), (["--page", "0"], "--page 0"),
     ]:  # fmt: skip
         assert (result := sample(*flags)).status == 2 and message in result.err, result.err
+        assert "parameters" not in result.err or "needs" in message, "what needs no model is said before one is loaded"
     (tmp_path / "run" / "model.safetensors").write_bytes(b"short")
     assert (result := sample()).status == 2 and "model.safetensors" in result.err

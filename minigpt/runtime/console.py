@@ -1,6 +1,7 @@
 """Errors that a user, a file or the network can cause end in one clear line and exit status 2."""
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -16,8 +17,11 @@ LESS_MEMORY = (
 def one_line_errors() -> Iterator[None]:
     """Turn what a user can cause into `error: ...` and status 2; Ctrl+C into status 130.
 
+    A character that standard output cannot show becomes a question mark: a model may write any.
     MINIGPT_TRACEBACK=1 shows the whole traceback instead, for those who look for a bug in our code.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # and no StringIO, which shows everything
+        sys.stdout.reconfigure(errors="replace")
     if os.environ.get("MINIGPT_TRACEBACK") == "1":
         yield
         return

@@ -1,9 +1,11 @@
 """logbook, seeding, interrupt, console, device, doctor: small files, one page of tests."""
 
 import errno
+import io
 import json
 import os
 import signal
+import sys
 
 import pytest
 import torch
@@ -99,6 +101,16 @@ def test_what_a_user_can_cause_is_one_line_and_status_two(capsys, error, message
     err = capsys.readouterr().err
     assert exit_.value.code == 2
     assert message in err and err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_a_character_that_cannot_be_shown_ends_nothing(monkeypatch):
+    """A model writes what it likes, and a terminal may know ASCII alone."""
+    shown = io.BytesIO()
+    for stream in (io.TextIOWrapper(shown, encoding="ascii", write_through=True), io.StringIO()):
+        monkeypatch.setattr(sys, "stdout", stream)
+        with console.one_line_errors():
+            print("né", end="")
+    assert shown.getvalue() == b"n?" and stream.getvalue() == "né"
 
 
 def test_what_only_we_can_cause_keeps_its_traceback():

@@ -32,7 +32,7 @@ class Template:
     def __init__(self, tokenizer: Tokenizer) -> None:
         """Raises: ValueError if the tokenizer lacks the control tokens."""
         if missing := missing_tokens(tokenizer):
-            raise ValueError(f"the tokenizer has no {', '.join(missing)}: with_chat_tokens adds them")
+            raise ValueError(f"the tokenizer has no {', '.join(missing)}: python train.py sft teaches a run to chat")
         self.tokenizer = tokenizer
         self.speaker = {role: tokenizer.special_tokens[name] for role, name in SPEAKER.items()}
         self.end = tokenizer.special_tokens[END]

@@ -26,7 +26,7 @@ def fitted(template: Template, messages: Sequence[Message], context_length: int,
     message and the last message always stay, and no message is cut.
     Raises: ValueError if these two alone are too long; as Template.prompt.
     """
-    room = min(answer, context_length // 4)
+    room = kept_for_answer(context_length, answer)
     begin = first = int(messages[0]["role"] == "system") if messages else 0
     while len(prompt := template.prompt([*messages[:begin], *messages[first:]])) > context_length - room:
         first += 2
@@ -37,6 +37,11 @@ def fitted(template: Template, messages: Sequence[Message], context_length: int,
                 f"sees {room} are kept for the answer"
             )
     return Fitted(prompt, (first - begin) // 2)
+
+
+def kept_for_answer(context_length: int, answer: int) -> int:
+    """Tokens of the context that a prompt must leave free."""
+    return min(answer, context_length // 4)
 
 
 class Session:
@@ -53,7 +58,7 @@ class Session:
     ) -> None:
         """`seed`: the same one gives the same answers to the same messages; none: different ones every time.
 
-        Raises: ValueError if the tokenizer lacks the control tokens.
+        Raises: ValueError if the tokenizer lacks the control tokens, or if nothing can be said beside `system`.
         """
         self.engine, self.template, self.seed = engine, Template(tokenizer), seed
         self.sampling = sampling or SamplingConfig()
@@ -61,8 +66,19 @@ class Session:
         ends = [self.template.end, *self.template.speaker.values(), tokenizer.eot_token]
         self.stop_ids = [end for end in ends if end is not None]
         self.system: list[Message] = [] if system is None else [{"role": "system", "content": system}]
+        if self.system:
+            self._check_system()
         self.asked = 0  # turns so far: each draws from a stream of its own
         self.reset()
+
+    def _check_system(self) -> None:
+        """Raises: ValueError if the system message leaves no room for a word."""
+        least = len(self.template.prompt([*self.system, {"role": "user", "content": "?"}]))
+        context_length = self.engine.shape.context_length
+        room = kept_for_answer(context_length, self.sampling.max_new_tokens)
+        if least > context_length - room:
+            raise ValueError(f"the system message is too long: with the shortest question it takes {least} tokens, and "
+                             f"of the {context_length} that the model sees {room} are kept for the answer")  # fmt: skip
 
     def reset(self) -> None:
         """Begin again; the system message stays."""

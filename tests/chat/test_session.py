@@ -160,6 +160,13 @@ def test_a_message_that_can_never_fit_is_refused_with_the_numbers():
     assert "".join(chat.say("x" * 18)) == "ab"
 
 
+def test_a_system_message_that_leaves_no_room_is_refused_at_the_beginning():
+    """Not at the first message, which is not to blame."""
+    with pytest.raises(ValueError, match="the system message is too long: .* 25 tokens, and of the 32 .* 8 are kept"):
+        session(says("ab", context_length=32), system="x" * 19)
+    assert "".join(session(says("ab", context_length=32), system="x" * 18).say("?")) == "ab"
+
+
 def test_an_answer_never_outgrows_the_context():
     """The engine would go on with the newer half, in which the beginning of the turn is missing."""
     gpt = says("abcdefghijklmnop", then=ord("a"), context_length=32)  # it never ends

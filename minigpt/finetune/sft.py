@@ -60,8 +60,8 @@ def open_stage(
     gpt, tokenizer = load_chat_model(checkpoint or base, run, tell=group.is_main)
     text = find_base_text(base, tokenizer)
     if settings.replay and text is None:
-        raise ValueError(f"--replay {settings.replay}: {run.init} has no text to replay, it is no run of ours or its "
-                         "data is gone; use --replay 0")  # fmt: skip
+        raise ValueError(f"--replay {settings.replay}: {run.init} has no text to replay: it read none, as after "
+                         "train.py tasks, is no run of ours, or its data is gone. Use --replay 0")  # fmt: skip
     examples, held_out = open_examples(run, settings, tokenizer, group)
     before = bits_before(base)
 

@@ -112,7 +112,8 @@ def test_a_folder_without_text_is_tuned_without_replay(sft, tmp_path, base):
     for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
         shutil.copy(base / name, tmp_path / "theirs" / name)
     refused = sft(init=tmp_path / "theirs")
-    assert refused.status == 2 and "has no text to replay" in refused.err and "--replay 0" in refused.err
+    assert refused.status == 2 and "it read none, as after train.py tasks" in refused.err
+    assert "has no text to replay" in refused.err and "--replay 0" in refused.err
     assert not (tmp_path / "sft").exists()
     result = sft("--replay", "0", init=tmp_path / "theirs")
     assert result.status == 0 and "bits per byte" not in result.err

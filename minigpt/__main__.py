@@ -9,7 +9,7 @@ from typing import Literal
 
 from minigpt import config
 from minigpt.chat.config import ChatConfig
-from minigpt.compress.config import SHORT, CompressConfig
+from minigpt.compress.config import CompressConfig, in_full
 from minigpt.corpus.config import CorpusConfig
 from minigpt.export.config import ExportConfig
 from minigpt.finetune.config import GradeConfig
@@ -169,8 +169,7 @@ def lesson_preferences(argv: Sequence[str]) -> None:
 def compress(argv: Sequence[str]) -> None:
     """A smaller model in a folder of its own, and a table: bytes, bits per byte, tokens per second."""
     usage = "compress RUN [--int8 | --int4 | --int3] [--gptq] [--prune SHARE [--recover STEPS]]"
-    flags = [SHORT.get(flag, flag) for flag in argv]
-    run, wish = run_and_wish(CompressConfig(), flags, usage, "compress out/quick --int8")
+    run, wish = run_and_wish(CompressConfig(), in_full(argv), usage, "compress out/quick --int8")
     from minigpt.compress.command import compress_run
 
     print(compress_run(run, wish).report)

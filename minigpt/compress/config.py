@@ -1,15 +1,23 @@
 """What is thrown away, and how carefully."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-# What may be written for short.
 SHORT = {
     "--int8": "--weights=int8",
     "--int4": "--weights=int4",
     "--int3": "--weights=int3",
     "--gptq": "--rounding=gptq",
 }
+
+
+def in_full(argv: Sequence[str]) -> list[str]:
+    """A command line without what may be written for short. Raises: ValueError for two widths at once."""
+    widths = sorted({flag for flag in argv if SHORT.get(flag, flag).startswith("--weights")})
+    if len(widths) > 1:
+        raise ValueError(f"{' and '.join(widths)}: weights have one width. Choose one of them")
+    return [SHORT.get(flag, flag) for flag in argv]
 
 
 @dataclass(frozen=True, kw_only=True)

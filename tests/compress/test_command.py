@@ -181,6 +181,8 @@ def test_three_bits_are_counted_as_three(run):
     (["--prune", "0.3", "--how", "2:4"], "needs --prune 0.5"),
     (["--int4", "--gptq", "--prune", "0.3", "--how", "wanda"], "has set to zero"),
     (["--int8", "--recover", "5"], "it needs --prune"),
+    (["--int8", "--int4"], "--int4 and --int8: weights have one width"),
+    (["--int4", "--weights", "int8"], "--int4 and --weights: weights have one width"),
     (["--int9"], "unknown flag --int9"),
 ])  # fmt: skip
 def test_what_makes_no_sense_is_one_sentence(flags, message, run, tmp_path, capsys):

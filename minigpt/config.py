@@ -127,7 +127,8 @@ def _split_flags(
             print_only = True
             continue
         if name not in known and name != "config":
-            raise ValueError(f"unknown flag {flag}{_did_you_mean(flag.replace('_', '-'), options)}. See --help.")
+            hint = _did_you_mean(flag.replace("_", "-"), options) or "."
+            raise ValueError(f"unknown flag {flag}{hint} See --help.")
         if not equals:
             switch = name in known and known[name].type is bool
             if switch and (not rest or rest[0].lower() not in SWITCH):
@@ -153,8 +154,8 @@ def parse(text: str, kind: Any, flag: str) -> Any:
     if typing.get_origin(kind) is Literal:
         choices = typing.get_args(kind)
         if text not in choices:
-            hint = f"{_did_you_mean(text, choices)}; choose one of: {', '.join(choices)}"
-            raise ValueError(f"{flag} cannot be {text!r}{hint}")
+            hint = _did_you_mean(text, choices) or "."
+            raise ValueError(f"{flag} cannot be {text!r}{hint} Choose one of: {', '.join(choices)}")
         return text
     try:
         return kind(text)

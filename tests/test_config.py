@@ -46,8 +46,9 @@ def test_every_type_is_read_as_its_field_wants_it():
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--n-layers", "4"], "unknown flag --n-layers: did you mean --n-layer?"),
-        (["--kind", "sqare"], "--kind cannot be 'sqare': did you mean square?"),
+        (["--n-layers", "4"], "unknown flag --n-layers: did you mean --n-layer? See --help."),
+        (["--zzz", "4"], "unknown flag --zzz. See --help."),
+        (["--kind", "sqare"], "--kind cannot be 'sqare': did you mean square? Choose one of: "),
         (["--n-layer", "four"], "--n-layer needs a whole number, not 'four'"),
         (["--n-layer"], "--n-layer needs a value"),
         (["--n-layer", "--lr", "1"], "--n-layer needs a value"),

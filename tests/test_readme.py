@@ -106,3 +106,10 @@ def test_the_readme_stays_a_narrative():
     assert text.count("\n") < 300
     for name in re.findall(r"`((?:\w+/)*\w+\.py)`", text):
         assert (ROOT / name).exists() or (ROOT / "minigpt" / name).exists(), name
+
+
+def test_the_mistake_of_the_readme_is_answered_as_it_says(desk):
+    """To the letter: it is shown as a promise."""
+    [said] = re.findall(r"`(error: .*)`", (ROOT / "README.md").read_text(encoding="utf-8"))
+    result = run([sys.executable, "train.py", "--n-layers", "4"], desk)
+    assert (result.returncode, result.stderr) == (2, said + "\n")

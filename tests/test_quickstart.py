@@ -92,10 +92,14 @@ def test_stopped_in_every_stage_it_goes_on_and_comes_to_the_same_end(finished, t
     folder = tmp_path / "stopped"
     for stage in recipe.STAGES:
         stop_once(monkeypatch, stage)
+        monkeypatch.setattr("sys.argv", ["", "quickstart", "--out-dir", str(folder), "--overwrite"])
         with pytest.raises((SystemExit, KeyboardInterrupt)) as stop:
             quickstart(text, folder)
         assert stop.type is KeyboardInterrupt or stop.value.code == 128 + signal.SIGTERM
-        assert f": {stage}. " in capsys.readouterr().err.rpartition("\n--- ")[2]  # it came as far as this, no further
+        err = capsys.readouterr().err
+        assert f": {stage}. " in err.rpartition("\n--- ")[2]  # it came as far as this, no further
+        again = f"The same line goes on from here: python -m minigpt quickstart --out-dir {folder}\n"
+        assert stop.type is KeyboardInterrupt or again in err
     quickstart(text, folder)
     assert weights(folder) == weights(finished)
     assert (folder / "exam.json").read_bytes() == (finished / "exam.json").read_bytes()

@@ -18,6 +18,7 @@ from minigpt.quickstart.config import QuickstartConfig
 from minigpt.quickstart.recipe import STAGES, discard_all
 from minigpt.runtime.checkpoint import read_json, write_json
 from minigpt.runtime.console import say
+from minigpt.training import summary
 from minigpt.training.loop import Stopped
 
 STATE = "quickstart.json"
@@ -40,7 +41,8 @@ def run_recipe(wish: QuickstartConfig) -> None:
         try:
             state["rows"][name] = list(stage.do(wish))
         except Stopped as stopped:
-            say(f"saved in {folder}. The same line goes on from here.")
+            line = f"python -m minigpt{summary.arguments('--overwrite')}"
+            say(f"saved in {folder}. The same line goes on from here: {line}")
             sys.exit(stopped.status)
         finally:  # what an interrupted stage took counts as well
             state["seconds"][name] = state["seconds"].get(name, 0.0) + time.monotonic() - started

@@ -4,13 +4,16 @@
     Alpaca            {"instruction": "Translate", "input": "chat", "output": "cat"}        ("input" may be missing)
     ShareGPT          {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello."}]}
 
-one object to a line, or all in one JSON list, as Alpaca and ShareGPT were published. Other keys are left alone.
+one object to a line, or all in one JSON list, as Alpaca and ShareGPT were published; either may be compressed (.gz).
+Other keys are left alone.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypedDict
+
+from minigpt.corpus.files import opened_lines
 
 ROLES: Final = ("system", "user", "assistant")
 SHAREGPT: Final = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant",
@@ -54,7 +57,7 @@ def read_conversations(path: str | Path) -> Iterator[list[Message]]:
     """The conversations of a file, in its order, each with an answer to learn from. Lines are read one at a time.
 
     Raises: ValueError naming the file and the line (or, in a JSON list, the item) for what is no JSON, not in one of
-            the three forms, not in order, empty, or without an answer; for a file that holds none; FileNotFoundError.
+            the three forms, not in order, empty, or without an answer; for a file that holds none; as opened_lines.
     """
     found = False
     for place, row in _rows(Path(path)):
@@ -73,7 +76,7 @@ def read_conversations(path: str | Path) -> Iterator[list[Message]]:
 
 def _rows(file: Path) -> Iterator[tuple[str, Any]]:
     """(where, row): the lines that are not blank, or the items of one JSON list."""
-    with file.open("rb") as lines:
+    with opened_lines(file) as lines:
         for number, line in enumerate(lines, 1):
             text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line  # the mark that Windows puts first
             if number == 1 and text.lstrip().startswith(b"["):

@@ -5,6 +5,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -107,14 +108,25 @@ def read_html(path: Path, name: str, errors: Errors) -> Iterator[Document]:
 
 def read_jsonl(path: Path, name: str, errors: Errors) -> Iterator[Document]:
     """One JSON object a line; its "text" is a document. Blank lines are passed over."""
-    with path.open("rb") as file:
+    with opened_lines(path) as file:
         yield from json_documents(file, path, name, errors)
 
 
-def read_jsonl_gz(path: Path, name: str, errors: Errors) -> Iterator[Document]:
+@contextmanager
+def opened_lines(path: Path) -> Iterator[BinaryIO]:
+    """A file of JSON lines; one whose name ends in .gz is unpacked on the way.
+
+    Raises: FileNotFoundError; IsADirectoryError; ValueError for Parquet, and for a gzip file that is damaged.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name a file of JSON lines")
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no such file")
+    if path.suffix.lower() == ".parquet":
+        raise ValueError(f"{path} is Parquet, and JSON lines are needed here (.jsonl or .jsonl.gz): convert it first")
     try:
-        with gzip.open(path, "rb") as file:
-            yield from json_documents(file, path, name, errors)  # type: ignore[arg-type]
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+            yield file  # type: ignore[misc]
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is a damaged or truncated gzip file ({error}); fetch it again") from None
 
@@ -161,6 +173,6 @@ KINDS = {
     ".html": read_html,
     ".htm": read_html,
     ".jsonl": read_jsonl,
-    ".jsonl.gz": read_jsonl_gz,
+    ".jsonl.gz": read_jsonl,
     ".parquet": read_parquet,
 }

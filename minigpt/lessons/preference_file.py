@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from minigpt.chat.conversation import Message, check_messages
 from minigpt.config import from_command_line
+from minigpt.corpus.files import opened_lines
 from minigpt.lessons.preferences import RULES, Pair, PreferencesConfig, pairs, score
 from minigpt.runtime.whole import new_file, write_json_lines
 
@@ -60,10 +61,10 @@ def as_messages(value: Any, name: str, role: Any) -> list[Message]:
 def read_preferences(path: str | Path) -> Iterator[Preference]:
     """The pairs of a file, in its order; blank lines are passed over.
 
-    Raises: ValueError naming the file and the line; for a file without pairs; FileNotFoundError.
+    Raises: ValueError naming the file and the line; for a file without pairs; as opened_lines.
     """
     found = False
-    with Path(path).open("rb") as file:
+    with opened_lines(Path(path)) as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue

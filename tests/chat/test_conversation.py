@@ -1,5 +1,6 @@
 """Conversations: three forms of files, one form of messages, and errors that say where."""
 
+import gzip
 import json
 
 import pytest
@@ -106,8 +107,20 @@ def test_a_file_that_is_no_text_or_holds_nothing(tmp_path):
         file.write_text(nothing, encoding="utf-8")
         with pytest.raises(ValueError, match="x.jsonl holds no conversation"):
             list(read_conversations(file))
-    with pytest.raises(FileNotFoundError):
-        list(read_conversations(tmp_path / "nowhere.jsonl"))
+
+
+def test_a_file_may_be_compressed_and_what_is_no_file_of_lines_is_said(tmp_path):
+    """As data sets are published; a folder, another format and what is missing are named for what they are."""
+    (tmp_path / "talk.jsonl.gz").write_bytes(gzip.compress(json.dumps(GOOD).encode() + b"\n"))
+    assert list(read_conversations(tmp_path / "talk.jsonl.gz")) == [GOOD["messages"]]
+    (tmp_path / "talk.parquet").write_bytes(b"PAR1")
+    for name, kind, message in (
+        ("nowhere.jsonl", FileNotFoundError, "nowhere.jsonl: there is no such file"),
+        (".", IsADirectoryError, "is a folder: name a file of JSON lines"),
+        ("talk.parquet", ValueError, "talk.parquet is Parquet, and JSON lines are needed here"),
+    ):
+        with pytest.raises(kind, match=message):
+            list(read_conversations(tmp_path / name))
 
 
 def test_who_has_the_last_word_is_free():

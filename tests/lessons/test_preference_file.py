@@ -1,5 +1,6 @@
 """Preference files: three forms in, and errors that name file and line."""
 
+import gzip
 import json
 
 import pytest
@@ -49,6 +50,15 @@ def test_a_file_without_pairs_is_refused(tmp_path):
     (tmp_path / "latin.jsonl").write_bytes(b'{"prompt": "caf\xe9"}\n')
     with pytest.raises(ValueError, match="line 1 is not UTF-8"):
         list(read_preferences(tmp_path / "latin.jsonl"))
+    with pytest.raises(FileNotFoundError, match="there is no such file"):
+        list(read_preferences(tmp_path / "nowhere.jsonl"))
+
+
+def test_a_file_may_be_compressed(tmp_path):
+    """As data sets are published."""
+    pair = {"prompt": "Hi", "chosen": "Hello!", "rejected": "What?"}
+    (tmp_path / "pairs.jsonl.gz").write_bytes(gzip.compress(json.dumps(pair).encode()))
+    assert list(read_preferences(tmp_path / "pairs.jsonl.gz")) == [preference(pair)]
 
 
 def test_the_command_prints_counts_and_writes_a_file_that_reads_back(capsys, tmp_path):

@@ -30,7 +30,15 @@ from minigpt.alignment.config import DPOConfig
 from minigpt.alignment.controls import SHUFFLED_LABELS, chosen_alone, told_controls
 from minigpt.alignment.logprobs import frozen, model_logprobs, right_padded, summed
 from minigpt.alignment.measures import share
-from minigpt.alignment.preference_batches import PairBatches, Sides, TokenPair, check_chats, in_order, open_pairs
+from minigpt.alignment.preference_batches import (
+    PairBatches,
+    Sides,
+    TokenPair,
+    are_ours,
+    check_chats,
+    in_order,
+    open_pairs,
+)
 from minigpt.alignment.preference_losses import (
     conservative_dpo_loss,
     dpo_loss,
@@ -199,7 +207,7 @@ def open_comparison(
     Raises: ValueError for a --judge that is no reward model, or of another tokenizer.
     """
     rules: dict[str, Rule] = {}
-    if settings.pairs.data == "lessons" and settings.pairs.val_data is None:
+    if are_ours(settings.pairs):
         rules = {"gold": _by(gold_score), "right": _by(is_correct)}
     if settings.judge is not None:
         device = next(reference.parameters()).device

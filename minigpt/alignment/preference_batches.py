@@ -83,8 +83,9 @@ class Labelled(NamedTuple):
 def labelled_pairs(settings: PairsConfig, seed: int) -> tuple[list[Labelled], list[Labelled]]:
     """Those to learn from and those held out.
 
-    A name that ends like a file is a file: a share of its questions is held out, with all their pairs. Of our own
-    lessons there are other questions to be asked: a tenth as many pairs, and 200 at least.
+    Of a file, a share of the questions is held out, with all their pairs. Of our own lessons there are other questions
+    to be asked: a tenth as many pairs, and 200 at least.
+    Raises: ValueError for a name that is neither a file nor lessons; what reading pairs raises.
     """
     given = [Labelled(pair) for pair in read_preferences(settings.val_data)] if settings.val_data else []
     if is_file(settings.data):
@@ -94,6 +95,11 @@ def labelled_pairs(settings: PairsConfig, seed: int) -> tuple[list[Labelled], li
         raise ValueError(f"--data {settings.data}: give a file of pairs (JSONL), or lessons")
     n_val = max(200, settings.examples // 10)
     return _generated("train", settings.examples, settings, seed), given or _generated("test", n_val, settings, seed)
+
+
+def are_ours(settings: PairsConfig) -> bool:
+    """Whether all pairs are the project's own, held-out ones too: then its rules can judge answers to them."""
+    return not is_file(settings.data) and settings.val_data is None
 
 
 def _generated(side: LessonSide, count: int, settings: PairsConfig, seed: int) -> list[Labelled]:

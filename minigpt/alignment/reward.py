@@ -26,7 +26,15 @@ from minigpt.alignment.config import RewardConfig
 from minigpt.alignment.controls import SHUFFLED_LABELS, told_controls
 from minigpt.alignment.logprobs import right_padded
 from minigpt.alignment.measures import calibration_error, correlation, interval, share, wins
-from minigpt.alignment.preference_batches import PairBatches, Sides, TokenPair, check_chats, in_order, open_pairs
+from minigpt.alignment.preference_batches import (
+    PairBatches,
+    Sides,
+    TokenPair,
+    are_ours,
+    check_chats,
+    in_order,
+    open_pairs,
+)
 from minigpt.alignment.preference_losses import reward_loss
 from minigpt.alignment.reward_model import load_reward_model, rewards, save_reward_model, with_scalar_head
 from minigpt.batches.prefetch import Prefetch
@@ -186,8 +194,7 @@ def prepare(
     loss_settings = {"label_noise": settings.label_noise, "centering": settings.centering}
     batches = PairBatches(len(sides.train), lambda places: answer_rows([sides.train[i] for i in places]),
                           batch_size=run.batches.batch_size, seed=run.machine.seed, rank=group.rank, world=group.world)
-    ruled = settings.pairs.data == "lessons" and settings.pairs.val_data is None
-    gold = gold_scores(sides.val) if ruled else None  # (2n,)
+    gold = gold_scores(sides.val) if are_ours(settings.pairs) else None  # (2n,)
 
     def objective(model: nn.Module, batch: AnswerRows) -> Loss:
         chosen, rejected = rewards(model, batch.ids, batch.real).chunk(2)                  # (B,), (B,)

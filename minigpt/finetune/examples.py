@@ -17,7 +17,7 @@ import torch
 from minigpt.chat.conversation import Message, read_conversations
 from minigpt.chat.template import Rendered, Template
 from minigpt.finetune.config import SFTConfig
-from minigpt.finetune.own_lessons import own_lessons, sources
+from minigpt.finetune.own_lessons import are_ours, own_lessons, sources
 from minigpt.runtime.checkpoint import file_digest, load_tensors, newest_whole, read_json, save_tensors, write_json
 from minigpt.runtime.console import say
 from minigpt.runtime.distributed import Group
@@ -95,7 +95,7 @@ def render(
 def conversations(settings: SFTConfig, seed: int) -> tuple[Iterable[list[Message]], Iterable[list[Message]]]:
     """Those to learn from and those held out.
 
-    A name that ends like a file is a file; any other is a lesson's of our own.
+    `is_file` says whether they are a file's; any others are a lesson's of our own.
     Raises: ValueError naming file and line; FileNotFoundError; ValueError for an unknown lesson.
     """
     given = settings.val_data and read_conversations(settings.val_data)
@@ -108,8 +108,9 @@ def conversations(settings: SFTConfig, seed: int) -> tuple[Iterable[list[Message
 
 
 def is_file(spec: str) -> bool:
-    """Whether --data names a file, be it there or not."""
-    return bool(Path(spec).suffix) or len(Path(spec).parts) > 1 or Path(spec).exists()
+    """Whether --data names a file, be it there or not; a bare name of ours is ours: ./lessons is the file."""
+    path = Path(spec)
+    return path.suffix != "" or spec != path.name or (path.exists() and not are_ours(spec))
 
 
 def held_out(everything: list[list[Message]], source: str) -> tuple[list[list[Message]], list[list[Message]]]:
@@ -154,7 +155,8 @@ def _make_once(run: RunConfig, settings: SFTConfig, tokenizer: Tokenizer, folder
     seed, context_length = run.machine.seed, run.model.context_length
     named = {name: spec for name, spec in (("data", settings.data), ("val_data", settings.val_data)) if spec}
     # a file that is gone counts as unchanged: what was made of it may have moved to another machine without it
-    files = {name: file_digest(Path(spec)) for name, spec in named.items() if Path(spec).is_file()}
+    files = {name: file_digest(Path(spec)) for name, spec in named.items()
+             if Path(spec).is_file() and (name == "val_data" or is_file(spec))}  # fmt: skip
     recipe = {"data": settings.data, "val_data": settings.val_data, "examples": settings.examples, "seed": seed,
               "context_length": context_length, "tokenizer": tokenizer.fingerprint}  # fmt: skip
     receipt = read_json(folder / RECEIPT) if (folder / RECEIPT).exists() and not run.overwrite else {}

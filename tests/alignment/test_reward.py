@@ -11,10 +11,17 @@ from scripts import run_script
 from small_gpt import VARIANTS, VOCAB, made_gpt
 
 from minigpt import presets
-from minigpt.alignment.config import RewardConfig
+from minigpt.alignment.config import PairsConfig, RewardConfig
 from minigpt.alignment.logprobs import right_padded
 from minigpt.alignment.measures import calibration_error, correlation, share
-from minigpt.alignment.preference_batches import PairBatches, TokenPair, swapped, with_shuffled_labels
+from minigpt.alignment.preference_batches import (
+    PairBatches,
+    TokenPair,
+    are_ours,
+    labelled_pairs,
+    swapped,
+    with_shuffled_labels,
+)
 from minigpt.alignment.preference_losses import reward_loss
 from minigpt.alignment.reward import answer_rows, judged, noisy_reward_loss, scores
 from minigpt.alignment.reward_model import (
@@ -238,6 +245,16 @@ def test_a_coin_shuffles_labels_and_always_the_same_one():
     assert 30 < turned < 70 and mixed == with_shuffled_labels(pairs, 1) != with_shuffled_labels(pairs, 2)
     assert all(new in (old, swapped(old)) for new, old in zip(mixed, pairs, strict=True))
     assert swapped(swapped(pairs[0])) == pairs[0] and swapped(pairs[0]).flipped
+
+
+def test_the_projects_own_pairs_are_meant_whatever_lies_here(tmp_path, monkeypatch):
+    """A folder called lessons must not take their place, and the rules judge only answers to our own questions."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lessons").mkdir()
+    assert are_ours(own := PairsConfig(examples=10)) and len(labelled_pairs(own, 1)[0]) == 10
+    assert not are_ours(PairsConfig(data="./lessons")) and not are_ours(PairsConfig(val_data="mine.jsonl"))
+    with pytest.raises(ValueError, match="give a file of pairs"):
+        labelled_pairs(PairsConfig(data="course"), 1)
 
 
 # --- the journey --------------------------------------------------------------------------------------------------

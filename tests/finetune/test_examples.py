@@ -129,6 +129,24 @@ def test_a_mistyped_lesson_is_named_with_its_neighbour():
         conversations(SFTConfig(data="copy,adition"), 1)
 
 
+def test_a_lesson_wins_over_what_lies_here_under_its_name(tmp_path, monkeypatch, jsonl):
+    """A folder called lessons must not take over the default; written with its place, the file is meant."""
+    monkeypatch.chdir(tmp_path)
+    jsonl.rename("copy")
+    for name in ("lessons", "course"):
+        (tmp_path / name).mkdir()
+        assert next(iter(conversations(SFTConfig(data=name), 1)[0]))
+    assert len(list(conversations(SFTConfig(data="copy", examples=100), 1)[0])) == 100
+    assert len(list(conversations(SFTConfig(data="./copy"), 1)[0])) == 38
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(IsADirectoryError, match="mine is a folder"):
+        conversations(SFTConfig(data="mine"), 1)
+    opened(tmp_path, "copy", examples=50)
+    (tmp_path / "copy").write_text("this file is not what was learned from")
+    monkeypatch.setattr(module, "newest_whole", lambda folder: folder / "checkpoint-1")
+    opened(tmp_path, "copy", examples=50)
+
+
 def test_lessons_have_a_held_out_side_of_their_own():
     """A twentieth of what is trained on, from the side that never is."""
     train, test = conversations(SFTConfig(data="copy", examples=100), 1)

@@ -60,11 +60,12 @@ class TokenizerRun:
 
 def doctor(argv: Sequence[str]) -> None:
     """Device, dtype, threads, memory, kernels, engine: each choice with its reason."""
+    help_asked(argv, "doctor", "what this machine offers, what would be chosen, and why")
+    if argv:
+        raise ValueError(f"doctor takes no arguments, not {argv[0]!r}")
     from minigpt.engine import compiler
     from minigpt.runtime.doctor import examine
 
-    if argv:
-        raise ValueError(f"doctor takes no arguments, not {argv[0]!r}")
     print(examine([compiler.explain()]))
 
 
@@ -78,6 +79,7 @@ def corpus(argv: Sequence[str]) -> None:
 
 def tokenizer(argv: Sequence[str]) -> None:
     """Look into a tokenizer, or train one by itself."""
+    help_asked(argv[:1], "tokenizer explain | train", "look into a tokenizer, or train one; each has a --help of its own")
     if not argv:
         raise ValueError("tokenizer needs explain or train: python -m minigpt --help shows both")
     if argv[0] not in TOKENIZER_COMMANDS:
@@ -91,12 +93,15 @@ def explain_tokens(argv: Sequence[str]) -> None:
     from minigpt.tokenizer import Tokenizer
     from minigpt.tokenizer.explain import explain
 
+    usage = "python -m minigpt tokenizer explain TEXT [--tokenizer PATH]"
+    if argv[:1] in (["-h"], ["--help"]):
+        config.from_command_line(ExplainConfig(), argv, usage)  # prints it
     dashes = argv[:1] == ["--"]  # what follows is the text, also if it begins with dashes
     argv = argv[dashes:]
     if not argv or (argv[0].startswith("--") and not dashes):
         example = 'python -m minigpt tokenizer explain "Some text"; explain -- "--text" if it begins with dashes'
         raise ValueError(f"explain needs a text: {example}")
-    wish = config.from_command_line(ExplainConfig(), argv[1:], "python -m minigpt tokenizer explain TEXT")
+    wish = config.from_command_line(ExplainConfig(), argv[1:], usage)
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     print(explain(Tokenizer.load(wish.tokenizer or newest_run(None)), argv[0], colour=colour))
 
@@ -116,10 +121,11 @@ def train_tokenizer(argv: Sequence[str]) -> None:
 
 def report(argv: Sequence[str]) -> None:
     """One self-contained page with the curves of a run."""
-    from minigpt.training.report import write_report
-
+    help_asked(argv, "report RUN", "draw a run's curves into RUN/report.html (extra: report)")
     if len(argv) != 1 or argv[0].startswith("-"):
         raise ValueError("report needs one run folder: python -m minigpt report out/quick")
+    from minigpt.training.report import write_report
+
     print(write_report(argv[0]))
 
 
@@ -191,6 +197,13 @@ def quickstart(argv: Sequence[str]) -> None:
     from minigpt.quickstart.command import run_recipe
 
     run_recipe(wish)
+
+
+def help_asked(argv: Sequence[str], usage: str, does: str) -> None:
+    """--help of a command without settings: print it and exit with status 0."""
+    if {"-h", "--help"} & set(argv):
+        print(f"python -m minigpt {usage}\n\n{does}")
+        sys.exit(0)
 
 
 def run_and_wish(defaults: config.Config, argv: Sequence[str], usage: str, example: str) -> tuple[str, config.Config]:

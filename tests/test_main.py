@@ -15,6 +15,14 @@ def test_help_lists_every_command(capsys):
     assert capsys.readouterr().out == out
 
 
+@pytest.mark.parametrize("command", [*COMMANDS, "tokenizer explain", "tokenizer train", "lessons tasks"])
+def test_every_command_helps(command, capsys):
+    """Who asks what a command does is told, and nothing went wrong."""
+    with pytest.raises(SystemExit) as ended:
+        main([*command.split(), "--help"])
+    assert ended.value.code == 0 and f"python -m minigpt {command}" in capsys.readouterr().out
+
+
 def test_corpus_prints_what_was_kept_and_what_was_dropped(tmp_path, capsys):
     """Two equal files and an empty one: one duplicate, one empty."""
     texts = {"a.txt": some_text(500), "b.txt": some_text(500), "c.txt": " \n", "d.txt": some_text(300, 1)}
@@ -36,7 +44,8 @@ def test_a_tokenizer_can_be_trained_and_looked_into(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "2 pre-tokens" in shown and "the|␣text" in shown and "\x1b" not in shown
     main(["tokenizer", "explain", "--", "--text", "--tokenizer", str(out)])
-    assert "6 bytes" in capsys.readouterr().out
+    main(["tokenizer", "explain", "--", "--help", "--tokenizer", str(out)])
+    assert capsys.readouterr().out.count("6 bytes") == 2
 
 
 def test_doctor_runs_on_any_machine(capsys):

@@ -7,11 +7,12 @@
 
 import sys
 
-from minigpt import presets
 from minigpt.runtime.console import one_line_errors, say
 
 
 def main() -> int:
+    from minigpt import presets  # only now, where Ctrl+C is heeded: it imports numpy
+
     run = presets.from_command_line()
     # torch is imported only now: --help and a mistyped flag are answered at once
     from minigpt.completion import preview

@@ -12,9 +12,7 @@ from minigpt.chat.config import ChatConfig
 from minigpt.compress.config import CompressConfig, in_full
 from minigpt.corpus.config import CorpusConfig
 from minigpt.export.config import ExportConfig
-from minigpt.finetune.config import GradeConfig
 from minigpt.lessons.config import TasksTableConfig
-from minigpt.quickstart.config import QuickstartConfig
 from minigpt.runtime.console import one_line_errors
 
 USAGE = """\
@@ -151,6 +149,8 @@ def lessons(argv: Sequence[str]) -> None:
 
 def grade(argv: Sequence[str]) -> None:
     """Held-out problems, combinations that were never trained, and longer ones; with intervals and baselines."""
+    from minigpt.finetune.config import GradeConfig  # only now, where Ctrl+C is heeded: it imports numpy
+
     run, wish = run_and_wish(GradeConfig(), argv, "grade RUN [--families NAMES] [--asked N]", "grade out/tasks")
     from minigpt.finetune.grade import grade_run
 
@@ -193,6 +193,8 @@ def chat(argv: Sequence[str]) -> None:
 
 def quickstart(argv: Sequence[str]) -> None:
     """Corpus, tokenizer, pre-training, fine-tuning, preferences, exam, int8, chat; the same line goes on."""
+    from minigpt.quickstart.config import QuickstartConfig  # as above
+
     wish = config.from_command_line(QuickstartConfig(), argv, "python -m minigpt quickstart [--flag value ...]")
     from minigpt.quickstart.command import run_recipe
 

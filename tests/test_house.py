@@ -112,6 +112,12 @@ def test_front_doors_configs_and_presets_import_no_torch():
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
+def test_scripts_heed_ctrl_c_at_once():
+    """What they import before `one_line_errors` begins takes hundredths of a second: there Ctrl+C is a traceback."""
+    code = "import sys, train, sample, minigpt.__main__\nassert not {'numpy', 'torch'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 def test_triton_is_never_imported_where_no_triton_kernel_runs():
     """A laptop without Triton must not notice; one with it must not pay for it."""
     code = (

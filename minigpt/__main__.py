@@ -77,7 +77,7 @@ def corpus(argv: Sequence[str]) -> None:
 
 def tokenizer(argv: Sequence[str]) -> None:
     """Look into a tokenizer, or train one by itself."""
-    help_asked(argv[:1], "tokenizer explain | train", "look into a tokenizer, or train one; each has a --help of its own")
+    help_asked(argv[:1], "tokenizer explain | train", "look into a tokenizer, or train one; each has its own --help")
     if not argv:
         raise ValueError("tokenizer needs explain or train: python -m minigpt --help shows both")
     if argv[0] not in TOKENIZER_COMMANDS:

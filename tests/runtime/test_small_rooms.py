@@ -87,7 +87,7 @@ def test_a_later_ctrl_c_stops_at_once(monkeypatch):
         (OSError(errno.ENOSPC, "No space left on device", "x"), "the disk is full (x)"),
         (OSError("m could not be written: I/O error: No space left on device (os error 28)"), "the disk is full"),
         (OSError(errno.EROFS, "Read-only file system", "x"), "no permission to write or read (x)"),
-        (OSError(errno.EACCES, "Permission denied", "x"), "(x): Permission denied. Change that, or name another place."),
+        (OSError(errno.EACCES, "Permission denied", "x"), "(x): Permission denied. Change that, or name another"),
         (OSError(errno.ENOTDIR, "Not a directory", "x"), "error: x: Not a directory\n"),
         (torch.OutOfMemoryError("CUDA out of memory"), "out of memory; these help"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "--batch-size"),

@@ -86,5 +86,5 @@ def test_a_model_that_never_chatted_is_refused(tmp_path):
 
     save_pretrained(base, tmp_path)
     Tokenizer.bytes_only().save(tmp_path)
-    with pytest.raises(ValueError, match="with_chat_tokens"):
+    with pytest.raises(ValueError, match="python train.py sft teaches a run to chat"):
         grade_run(tmp_path, GradeConfig(families="copy", asked=1))

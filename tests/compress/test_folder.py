@@ -86,7 +86,7 @@ def test_another_device_or_dtype_is_refused_with_the_reason(wish, tmp_path, toke
 def test_others_refuse_it_politely(tmp_path, tokenizer):
     """A program that does not know the format must not read bytes as weights: ours for plain folders, transformers."""
     _, folder = written(tmp_path, tokenizer)
-    with pytest.raises(ValueError, match="torch.int8 of shape .* but config.json asks for floats"):
+    with pytest.raises(ValueError, match="is compressed: begin with the run it was made from"):
         load_pretrained(folder)
     transformers = pytest.importorskip("transformers")
     with pytest.raises(ValueError, match="does not recognize this architecture"):

@@ -18,8 +18,8 @@ from minigpt.quickstart.config import QuickstartConfig
 from minigpt.quickstart.recipe import STAGES, discard_all
 from minigpt.runtime.checkpoint import read_json, write_json
 from minigpt.runtime.console import say
-from minigpt.training import summary
 from minigpt.training.loop import Stopped
+from minigpt.training.summary import this_line
 
 STATE = "quickstart.json"
 FREE = {"out_dir", "overwrite", "chat"}  # what the same recipe may be called with
@@ -41,8 +41,7 @@ def run_recipe(wish: QuickstartConfig) -> None:
         try:
             state["rows"][name] = list(stage.do(wish))
         except Stopped as stopped:
-            line = f"python -m minigpt{summary.arguments('--overwrite')}"
-            say(f"saved in {folder}. The same line goes on from here: {line}")
+            say(f"saved in {folder}. The same line goes on from here: {this_line(program='-m minigpt')}")
             sys.exit(stopped.status)
         finally:  # what an interrupted stage took counts as well
             state["seconds"][name] = state["seconds"].get(name, 0.0) + time.monotonic() - started

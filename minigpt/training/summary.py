@@ -87,7 +87,7 @@ def how_to_resume(run: RunConfig) -> str:
     return f"saved in {run.out_dir}. The same line goes on from here: {this_line()}"
 
 
-def this_line(*without: str) -> str:
+def this_line(*without: str, program: str = "train.py") -> str:
     """The line that started this run, as it goes on with it: less what would begin again, and less these flags."""
     dropped, kept, skipping = {"--overwrite", "--resume", *without}, [], False
     for argument in sys.argv[1:]:
@@ -95,4 +95,4 @@ def this_line(*without: str) -> str:
         skipping = argument.partition("=")[0].replace("_", "-") in dropped if flag else skipping
         if not skipping:
             kept.append(argument)
-    return " ".join([launcher(), "train.py", *map(shlex.quote, kept)])
+    return " ".join([launcher(), program, *map(shlex.quote, kept)])

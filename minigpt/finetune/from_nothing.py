@@ -111,9 +111,8 @@ def prepare(
     def look(model: nn.Module, limit: int | None) -> Metrics:
         batches = held_out_batches(held_out, batch_size, context_length)
         loss = evaluate(model, (to_device(batch, group.device) for batch in batches), sizes)["loss"]
-        exam = scores(gpt.eval(), template, families, "test", seed=EXAM, size=settings.size,
+        exam = scores(gpt, template, families, "test", seed=EXAM, size=settings.size,
                       asked=AT_THE_END if limit is None else LOOKED_AT)  # fmt: skip
-        gpt.train()
         right = {family: score.share for family, score in exam.items()}
         return {"loss": loss, "right": mean(right.values()), "worst": min(right.values()), **right}
 

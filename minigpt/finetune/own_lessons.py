@@ -21,27 +21,20 @@ def sources(spec: str) -> list[str]:
 
     Raises: ValueError for an unknown name, with the nearest.
     """
-    names = _names(spec)
-    if wrong := _unknown(names):
-        raise config.unknown("lesson", wrong[0], _known())
+    names = list(WHOLE) if spec == "lessons" else [name.strip() for name in spec.split(",")]
+    known = [*TALKS, "tasks", *tasks.FAMILIES, *puzzles.PUZZLES]
+    for name in names:
+        if name not in known:
+            raise config.unknown("lesson", name, known)
     return names
 
 
 def are_ours(spec: str) -> bool:
     """Whether all that is named are sources of ours."""
-    return not _unknown(_names(spec))
-
-
-def _unknown(names: list[str]) -> list[str]:
-    return [name for name in names if name not in _known()]
-
-
-def _known() -> list[str]:
-    return [*TALKS, "tasks", *tasks.FAMILIES, *puzzles.PUZZLES]
-
-
-def _names(spec: str) -> list[str]:
-    return list(WHOLE) if spec == "lessons" else [name.strip() for name in spec.split(",")]
+    try:
+        return bool(sources(spec))
+    except ValueError:
+        return False
 
 
 def own_lessons(spec: str, side: Side, seed: int, count: int) -> Iterator[list[Message]]:

@@ -13,9 +13,10 @@ from minigpt.alignment.judges import Answered, open_judge
 from minigpt.alignment.logprobs import completion_batch, frozen
 from minigpt.alignment.pass_rates import TRIES, pass_rates, told
 from minigpt.alignment.problems import Problem, families, problem_at
-from minigpt.alignment.rollouts import Experience, prompt_of, room_for, trainer_logprobs, write_answers
+from minigpt.alignment.rollouts import Experience, room_for, trainer_logprobs, write_answers
 from minigpt.chat.template import Template
 from minigpt.engine.config import SamplingConfig
+from minigpt.finetune.fresh import prompt_of
 from minigpt.finetune.sft import load_chat_model
 from minigpt.runtime.device import compile_model
 from minigpt.runtime.distributed import Group

@@ -27,7 +27,7 @@ from minigpt.chat.answers import written
 from minigpt.chat.template import Template
 from minigpt.engine.config import EngineConfig, SamplingConfig
 from minigpt.engine.request import Request
-from minigpt.finetune.fresh import user_turn
+from minigpt.finetune.fresh import prompt_of
 from minigpt.model.gpt import GPT
 from minigpt.runtime.checkpoint import load_tensors, save_tensors
 from minigpt.runtime.seeding import generator, stream_seed
@@ -75,11 +75,6 @@ def write_answers(
     questions = [question for question in asked for _ in range(group)]
     return [Answered(*question, one.prompt, one.completion(template.end), one.ended, one.text)
             for question, one in zip(questions, written(gpt, template, requests, room), strict=True)]  # fmt: skip
-
-
-def prompt_of(problem: Problem, template: Template) -> list[int]:
-    """The ids of what a problem asks."""
-    return template.prompt(user_turn(problem))
 
 
 def room_for(prompts: Sequence[list[int]], sampling: SamplingConfig, context_length: int) -> int:

@@ -78,6 +78,11 @@ def rendered(problem: Problem, template: Template) -> Rendered:
     return template.render([*user_turn(problem), {"role": "assistant", "content": problem.answer}])
 
 
+def prompt_of(problem: Problem, template: Template) -> list[int]:
+    """The ids of what a problem asks."""
+    return template.prompt(user_turn(problem))
+
+
 def user_turn(problem: Problem) -> list[Message]:
     """What a problem asks."""
     return [{"role": "user", "content": problem.prompt}]

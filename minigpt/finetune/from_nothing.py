@@ -16,7 +16,7 @@ from torch import nn
 from minigpt.batches.prefetch import Prefetch
 from minigpt.chat.template import Template, with_chat_tokens
 from minigpt.finetune.config import TasksConfig
-from minigpt.finetune.fresh import FreshRows, as_examples, rendered, user_turn
+from minigpt.finetune.fresh import FreshRows, as_examples, prompt_of, rendered
 from minigpt.finetune.grade import scores
 from minigpt.finetune.rows import held_out_batches
 from minigpt.finetune.sft import answer_tokens, save_chat_model
@@ -68,7 +68,7 @@ def open_stage(
         trained=gpt,
         gpt=gpt,
         tokenizer=tokenizer,
-        prompt=template.prompt(user_turn(next(problems(families[-1], "test", EXAM, size=settings.size)))),
+        prompt=prompt_of(next(problems(families[-1], "test", EXAM, size=settings.size)), template),
         material=f"fresh problems of {len(families)} families, {LOOKED_AT} of each held out to look at on the way",
         epoch_tokens=None,
         outcome=outcome,

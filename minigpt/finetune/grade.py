@@ -19,7 +19,7 @@ from minigpt.chat.template import Template
 from minigpt.engine.config import EngineConfig, SamplingConfig
 from minigpt.engine.request import Request
 from minigpt.finetune.config import GradeConfig
-from minigpt.finetune.fresh import user_turn
+from minigpt.finetune.fresh import prompt_of
 from minigpt.lessons.baselines import baselines
 from minigpt.lessons.family import Problem
 from minigpt.lessons.split import Side
@@ -62,7 +62,7 @@ def answers(gpt: GPT, template: Template, asked: Sequence[Problem], max_new_toke
     Raises: ValueError for a model whose logits are not finite.
     """
     greedy = SamplingConfig(max_new_tokens=max_new_tokens, temperature=0.0)
-    prompts = [template.prompt(user_turn(problem)) for problem in asked]
+    prompts = [prompt_of(problem, template) for problem in asked]
     seen = [len(prompt) <= gpt.config.context_length for prompt in prompts]
     requests = [Request(prompt=prompt, sampling=greedy, stop_ids=(template.end,)) for prompt in compress(prompts, seen)]
     said = ((one.text, one.ended) for one in written(gpt, template, requests, EngineConfig(max_batch=COMPANY)))

@@ -115,7 +115,7 @@ class GPT(nn.Module):
 class Undrawn(TorchFunctionMode):
     """No weight is drawn inside: `with Undrawn(): GPT(config)` takes no time, and memory only as weights are loaded."""
 
-    DRAWS = ("normal_", "uniform_", "kaiming_uniform_")
+    DRAWS = ("normal_", "uniform_", "kaiming_uniform_", "sign_")
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__name__", "") in self.DRAWS:

@@ -20,6 +20,7 @@ then for many, who come and go, each with its own wishes:
     packed_linear   layers of four-bit weights
     integer_embedding   rows of either, looked up
     forward         the model's forward pass in few operations of torch
+    graphs          on a GPU: a step that only writes, recorded once and replayed
     compiler        C where a compiler is found, once for each machine; never required
     arena           memory for weights that stay, apart from all that comes and goes
     compiled        the forward pass in one call of C, keys and values in pages: step/step.c

@@ -46,6 +46,7 @@ class EngineConfig:
     drafts: int = 0  # tokens guessed ahead and checked together: good where text repeats itself
     invariant: bool = True  # the same tokens in any company; off: with torch, faster alone with float weights
     compiled: bool = True  # compute in C where a compiler is found; off: in torch
+    graphs: bool = True  # on a GPU, record a step that writes and replay it; off: begin each operation anew
 
     def __post_init__(self) -> None:
         for name in ("max_batch", "page", "chunk", "chunk_beside"):

@@ -20,6 +20,7 @@ from minigpt.engine.compiled import CompiledForward, uncovered
 from minigpt.engine.config import EngineConfig
 from minigpt.engine.draft import Guesser, PromptLookup
 from minigpt.engine.forward import Forward
+from minigpt.engine.graphs import graphed
 from minigpt.engine.pages import Pages
 from minigpt.engine.request import Answer, Reason, Request
 from minigpt.engine.scheduler import Scheduler, Sequence, Work
@@ -46,8 +47,10 @@ class Engine:
         self.not_compiled = uncovered(model, config)  # why its steps are computed by torch; none: they are by C
         if self.not_compiled and config.cache_dtype == "int8":
             raise ValueError(f"--cache-dtype int8 needs the step in C: {self.not_compiled}. Use bfloat16 here.")
-        made = Forward if self.not_compiled else CompiledForward
-        self.forward = made(model, config, count)
+        if self.not_compiled:
+            self.forward = graphed(Forward(model, config, count), config)
+        else:
+            self.forward = CompiledForward(model, config, count)
         self.scheduler = Scheduler(config, Pages(count, config.page), self.forward.store)
 
     @property

@@ -2,7 +2,8 @@
 
 Generation computes few tokens at a time, and then what takes time is to begin an operation. So here all rows of a
 step, of whatever sequences, are one matrix (N, C); q, k and v are one product, gate and up another; and what can be
-prepared is prepared when the engine is made. Where a C compiler is found, `compiled.py` does the same in one call.
+prepared is prepared when the engine is made. Where a C compiler is found, `compiled.py` does the same in one call; on
+a GPU `graphs.py` records `embedded` and `computed`, which read tensors alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -47,7 +48,8 @@ class Forward:
             self.store = Paged(model.config, pages, config.page, like)
         else:
             self.store = Lanes(model.config, config.max_batch, pages, config.page, like, of_attention)
-        self.embedding, self.short_conv, self.order = model.token_embedding, model.short_conv, ordered(model)
+        self.embedding, self.order = model.token_embedding, ordered(model)
+        self.short_conv, self.earlier = model.short_conv, model.config.short_conv
         self.turn = self.order.doubled() if self.order.cos is not None else []
         self.layers = [_Layer(block, self.turn) for block in model.blocks]
         self.norm, self.head = _norm(model.final_norm), stacked(model.lm_head)
@@ -59,21 +61,25 @@ class Forward:
         for work in works:
             ids += work.ids
             wanted += range(len(ids) - work.choosing, len(ids))
-        return self._computed(self._embedded(ids, works), len(ids), wanted)
+        device, idle, before = self.store.position.device, max(0, self.rows - len(ids)), None
+        if n := self.earlier:
+            rows = [row for work in works for row in work.earlier(n)] + [[-1] * n] * idle
+            before = torch.tensor(rows, device=device)                            # (N + idle, n)
+        x = self.embedded(torch.tensor(ids + [0] * idle, device=device), before)
+        return self.computed(x, len(ids), wanted)
 
-    def _embedded(self, ids: list[int], works: Sequence[Work]) -> Tensor:
-        """Rows of the step, and idle ones, as vectors: (N + idle, C)"""
-        device, idle = self.store.position.device, max(0, self.rows - len(ids))
-        x = self.embedding(torch.tensor(ids + [0] * idle, device=device))
-        if self.short_conv is None:
+    def embedded(self, ids: Tensor, before: Tensor | None) -> Tensor:
+        """Rows of a step, and idle ones, as vectors: (N + idle,) -> (N + idle, C)
+
+        `before`, for a model with a short convolution: the `earlier` ids before each, nearest first; -1: none.
+        """
+        x = self.embedding(ids)
+        if before is None:
             return x
-        n = len(self.short_conv.weight)
-        rows = [row for work in works for row in work.earlier(n)] + [[-1] * n] * idle
-        before = torch.tensor(rows, device=device)                                # (N + idle, n)
         known = self.embedding(before.clamp(min=0)) * (before >= 0)[..., None]    # (N + idle, n, C)
         return self.short_conv.rows(x, known)
 
-    def _computed(self, x: Tensor, N: int, wanted: list[int]) -> Tensor:
+    def computed(self, x: Tensor, N: int, wanted: Sequence[int]) -> Tensor:
         """N rows of the step that the store has begun -> logits of those `wanted`: (len(wanted), V)"""
         idle = len(x) - N
         position = F.pad(self.store.position, (0, idle)) if idle else self.store.position
@@ -85,7 +91,7 @@ class Forward:
         if not wanted:
             return x.new_empty(0, 1)
         if len(wanted) < N:
-            x = x[wanted + [0] * max(0, self.rows - len(wanted))]
+            x = x[[*wanted, *[0] * max(0, self.rows - len(wanted))]]
         return self.head(self.norm(x))[: len(wanted)]                             # (len(wanted), V)
 
 

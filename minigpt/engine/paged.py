@@ -36,32 +36,39 @@ class InPlace:
 
 
 class Paged(InPlace):
-    """Keys and values (L, pages, G, page, D), and attention to them. Every row of a step is a query of its own."""
+    """Keys and values (L, pages + 1, G, page, D), and attention to them. Every row of a step is a query of its own.
+
+    The last page is nobody's: idle rows write there. `place` and `attend` ask the host nothing: see `graphs.py`.
+    """
 
     def __init__(self, config: GPTConfig, pages: int, page: int, like: Tensor) -> None:
         """`like`: in which dtype and on which device."""
-        shape = (config.n_layer, pages, config.kv_heads, page, config.dims_per_head)
+        shape = (config.n_layer, pages + 1, config.kv_heads, page, config.dims_per_head)
         super().__init__({"keys": like.new_zeros(shape), "values": like.new_zeros(shape)})
         self.page, self.window, self.device = page, config.window, like.device
+        self.spare, self.longest = pages, -(-config.context_length // page)  # a page; and how many a context takes
 
     def begin(self, works: Sequence[Work], alibi: Tensor | None) -> None:
         """Prepare a step whose rows are the tokens of `works`, one after the other."""
         assert alibi is None, "the kernel knows no slopes: Lanes do"
         positions = [work.sequence.computed + i for work in works for i in range(work.count)]
-        self.position = torch.tensor(positions, device=self.device)                                     # (N,)
-        self.lengths = (self.position + 1).int()
         widest = max(len(work.sequence.pages) for work in works)
         tables = [work.sequence.pages + [0] * (widest - len(work.sequence.pages)) for work in works]
         counts = torch.tensor([work.count for work in works])
         table = torch.tensor(tables, dtype=torch.int32).repeat_interleave(counts, 0)                    # (N, pages)
-        self.table = table.to(self.device)
-        self.where = self.table.gather(1, (self.position // self.page)[:, None])[:, 0].long()           # (N,) pages
+        self.place(torch.tensor(positions, device=self.device), table.to(self.device))
+
+    def place(self, position: Tensor, table: Tensor) -> None:
+        """The same from tensors alone: where each row stands (N,), and the pages of its sequence (N, pages)."""
+        self.position, self.table = position, table
+        self.lengths = (position + 1).int()
+        self.where = table.gather(1, (position // self.page)[:, None])[:, 0].long()                     # (N,) pages
+        self.within = position % self.page                                                              # (N,)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Store the step's keys and values, then attend. q (N, H, D), k and v (N, G, D) -> (N, H, D)."""
         keys, values = self.arrays["keys"][layer], self.arrays["values"][layer]                 # (pages, G, page, D)
-        place = self.position % self.page
-        keys[self.where, :, place] = k.to(keys.dtype)
-        values[self.where, :, place] = v.to(values.dtype)
+        keys[self.where, :, self.within] = k.to(keys.dtype)
+        values[self.where, :, self.within] = v.to(values.dtype)
         y = kernels.decode_attention(q.to(keys.dtype), keys, values, self.table, self.lengths, window=self.window)
         return y.to(q.dtype)

@@ -52,6 +52,8 @@ def shortened(command):
         words += ["--examples", "200"]
     if "benchmarks.bench_kernels" in words:
         words += ["--dry-run", "--only", "rotary/both"]  # no GPU here
+    if "benchmarks.bench_decoding" in words:
+        words += ["--dry-run"]
     words = [sys.executable, *words[1:]] if words[0] == "python" else words
     if words[0] == "torchrun":
         words = [sys.executable, "-m", "torch.distributed.run", "--rdzv-backend", "c10d",

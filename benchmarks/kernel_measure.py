@@ -60,10 +60,10 @@ def _measure(
 
 
 def fallen_back(op: str, device: str, dtype: torch.dtype) -> str | None:
-    """Why no Triton kernel of ours ran, or not everywhere; None if one did. Torch's times are not ours to report."""
+    """Why no kernel of ours ran, or not everywhere; None if one did. Others' times are not ours to report."""
     where = torch.empty(0, device=device).device  # cuda:0 rather than cuda: the tensors' own
     choice = next(row for row in kernels.explain(where, dtype) if row.op == op)
-    return None if choice.choice in ("triton", "interpret") and "torch where" not in choice.reason else choice.reason
+    return None if choice.choice in dispatch.KERNELS and " where " not in choice.reason else choice.reason
 
 
 def time_row(

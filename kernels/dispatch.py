@@ -31,6 +31,7 @@ WISHES = {
     "reference": "plain torch, the specification",
     "torch": "torch's own fused calls",
     "triton": "Triton kernels on a GPU",
+    "hopper": "the same, and Hopper's own where there are any",
     "interpret": "Triton kernels in its interpreter, for tests on a CPU",
 }
 TRITON_FILES = {
@@ -40,8 +41,10 @@ TRITON_FILES = {
     "rotary": "rotary", "rms_norm_rotary": "rotary",
     "adamw_": "adamw", "newton_schulz": "newton_schulz", "quantized_linear": "quantized_linear",
 }  # fmt: skip
+HOPPER_FILES = {"attention": "attention_hopper"}  # never timed so far, so that nobody gets them unasked
 OPS = (*TRITON_FILES, "swiglu", "gelu")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+KERNELS = ("triton", "hopper", "interpret")  # choices that run kernels of ours
 OLDEST = (8, 0)  # compute capability from which on a GPU multiplies bfloat16 and copies to shared memory by itself
 
 
@@ -49,7 +52,7 @@ class Choice(NamedTuple):
     """One row of `explain()`."""
 
     op: str
-    choice: str  # reference, torch, triton or interpret
+    choice: str  # reference, torch, triton, hopper or interpret
     reason: str
 
 
@@ -72,6 +75,8 @@ def choose(op: str, device: torch.device, dtype: torch.dtype) -> Choice:
     problem = _why_not_triton(op, dtype) or (_why_not_interpreted if interpreted else _why_not_compiled)(device)
     if problem is not None:
         return Choice(op, "torch", problem if wish == "auto" else f"{asked}, but {problem}")
+    if wish == "hopper" and (problem := _why_not_hopper(op, device, dtype)) is not None:
+        return Choice(op, "triton", f"{asked}, but {problem}")
     return Choice(op, "triton", "fits") if wish == "auto" else Choice(op, wish, asked)
 
 
@@ -102,10 +107,20 @@ def _why_not_compiled(device: torch.device) -> str | None:
     return None
 
 
+def _why_not_hopper(op: str, device: torch.device, dtype: torch.dtype) -> str | None:
+    """What keeps a GPU that runs Triton kernels from running Hopper's own."""
+    if op not in HOPPER_FILES:
+        return "this op has no kernel of its own for Hopper"
+    if (capability := torch.cuda.get_device_capability(device)) != (9, 0):
+        return f"compute capability {capability} is not Hopper's (9, 0)"
+    return None if dtype.itemsize == 2 else f"its kernels take half precision, not {dtype}"
+
+
 # --- and its memory -------------------------------------------------------------------------------------
 
 _chosen: dict[tuple[str, torch.device, torch.dtype], Choice] = {}
 _triton: dict[str, Callable[..., Any]] = {}  # every op of TRITON_FILES, or none yet
+_hopper: dict[str, Callable[..., Any]] = {}  # the same of HOPPER_FILES
 _uncovered: dict[str, str] = {}  # op -> why plain torch computed it although a kernel was chosen, at its last such call
 
 
@@ -114,6 +129,8 @@ def implementation(op: str, x: Tensor) -> Callable[..., Any]:
     choice = decide(op, x.device, x.dtype)
     if choice in ("triton", "interpret"):
         return _triton[op]
+    if choice == "hopper":
+        return _hopper[op]
     return getattr(reference if choice == "reference" else builtin, op)
 
 
@@ -125,12 +142,14 @@ def decide(op: str, device: torch.device, dtype: torch.dtype) -> str:
     key = (op, device, dtype)
     if key not in _chosen:
         choice = choose(op, device, dtype)
-        if choice.choice in ("triton", "interpret"):
+        if choice.choice in KERNELS:
             _import_triton_files(interpreted=choice.choice == "interpret")
-        if choice.choice == "triton" and _being_captured(device):
-            _uncovered[op] = "a CUDA graph was captured before the kernel's first call, which compiles and checks it"
-            return "torch"
-        if choice.choice == "triton":
+        if choice.choice == "hopper":
+            _import_hopper_files()
+        if choice.choice in ("triton", "hopper"):
+            if _being_captured(device):
+                _uncovered[op] = "a CUDA graph was captured before the kernel's first call: it compiles and is checked"
+                return "torch"
             choice = _tried(choice, device, dtype)
         _chosen[key] = choice
     return _chosen[key].choice
@@ -148,21 +167,26 @@ def _import_triton_files(*, interpreted: bool) -> None:
     for op, file in TRITON_FILES.items():
         if op not in _triton:
             module = importlib.import_module(f"kernels.gpu.{file}")
-            _triton[op] = _where_covered(op, getattr(module, op), getattr(module, f"uncovered_{op}"))
+            _triton[op] = _where_covered(op, module, getattr(builtin, op))
 
 
-def _where_covered(
-    op: str, kernel: Callable[..., Any], uncovered: Callable[..., str | None]
-) -> Callable[..., Any]:
-    """The kernel where it covers the arguments, else plain torch."""
-    plain = getattr(builtin, op)
+def _import_hopper_files() -> None:
+    """What they do not cover is for the portable kernels, or for torch."""
+    for op, file in HOPPER_FILES.items():
+        if op not in _hopper:
+            _hopper[op] = _where_covered(op, importlib.import_module(f"kernels.gpu.{file}"), _triton[op])
+
+
+def _where_covered(op: str, module: Any, otherwise: Callable[..., Any]) -> Callable[..., Any]:
+    """The module's kernel where it covers the arguments, else another."""
+    kernel, uncovered = getattr(module, op), getattr(module, f"uncovered_{op}")
 
     def run(*args: Any, **kwargs: Any) -> Any:
         reason = uncovered(*args, **kwargs)
         if reason is None:
             return kernel(*args, **kwargs)
         _uncovered[op] = reason
-        return plain(*args, **kwargs)
+        return otherwise(*args, **kwargs)
 
     return run
 
@@ -176,7 +200,8 @@ def _tried(choice: Choice, device: torch.device, dtype: torch.dtype) -> Choice:
     """The choice, or plain torch and a warning if the kernel computes its example wrongly on this device."""
     from kernels.selftest import problem_with
 
-    problem = problem_with(choice.op, _triton[choice.op], device, dtype)
+    kernel = (_hopper if choice.choice == "hopper" else _triton)[choice.op]
+    problem = problem_with(choice.op, kernel, device, dtype)
     if problem is None:
         return choice
     warnings.warn(f"{choice.op}: {problem}; plain torch takes its place", RuntimeWarning, stacklevel=4)
@@ -197,7 +222,8 @@ def explain(device: torch.device | str | None = None, dtype: torch.dtype = torch
     rows = []
     for op in OPS:
         row = _chosen.get((op, device, dtype)) or choose(op, device, dtype)
-        if op in _uncovered and row.choice in ("triton", "interpret"):
-            row = row._replace(reason=f"{row.reason}; torch where {_uncovered[op]}")
+        if op in _uncovered and row.choice in KERNELS:
+            other = "the portable kernel" if row.choice == "hopper" else "torch"
+            row = row._replace(reason=f"{row.reason}; {other} where {_uncovered[op]}")
         rows.append(row)
     return rows

@@ -47,6 +47,7 @@ class Report(NamedTuple):
     shared: int        # bytes of shared memory
     wgmma: int         # Hopper's matrix instructions, four warps at a time
     mma: int           # the older ones, one warp at a time
+    beside: int        # exponentials computed while a matrix product runs
     wide_loads: int    # loads from and stores to memory, 16 bytes at a time
     wide_stores: int
     narrow_loads: int  # and of less than that
@@ -60,6 +61,7 @@ def compiled(launch: Launch, arch: int) -> Any:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
+    from triton.experimental.gluon._runtime import GluonASTSource
 
     signature, constants, attributes = {}, {}, {}
     for i, parameter in enumerate(launch.kernel.params):
@@ -71,7 +73,8 @@ def compiled(launch: Launch, arch: int) -> Any:
         signature[parameter.name] = kind
         if divides and not parameter.do_not_specialize:
             attributes[(i,)] = [["tt.divisibility", 16]]
-    source = ASTSource(fn=launch.kernel, signature=signature, constexprs=constants, attrs=attributes)
+    language = GluonASTSource if launch.kernel.is_gluon() else ASTSource
+    source = language(fn=launch.kernel, signature=signature, constexprs=constants, attrs=attributes)
     options = {**launch.options, "enable_fp_fusion": True}
     return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
 
@@ -84,6 +87,8 @@ def _specialised(value: Any) -> tuple[str, bool]:
         return "u1", False
     if isinstance(value, int):
         return "i32" if -(2**31) <= value < 2**31 else "i64", value % 16 == 0
+    if hasattr(value, "block_shape"):  # rows that the GPU's copying unit finds
+        return f"tensordesc<{TYPES[value.base.dtype]}{list(value.block_shape)},{value.layout!r}>", False
     return "fp32", False
 
 
@@ -97,6 +102,7 @@ def read(launch: Launch, arch: int) -> Report:
         path.write_bytes(binary.asm["cubin"])
         usage = _tool("cuobjdump", "--dump-resource-usage", str(path))
         code = _tool("nvdisasm", "-c", str(path))
+    while_one_runs = re.findall(r"DEPBAR\.LE gsb0, 0x1 .*?DEPBAR", code, re.DOTALL)
     registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", usage).groups()
 
     def count(pattern: str) -> int:
@@ -106,7 +112,8 @@ def read(launch: Launch, arch: int) -> Report:
     wide_stores = count(r"\bSTG\.E\.128|\bUTMASTG")
     return Report(
         registers=int(registers), stack=int(stack), spills=count(r"\b(LDL|STL)\b"), shared=binary.metadata.shared,
-        wgmma=count(r"\b[HIQ]GMMA\b"), mma=count(r"\b[HI]MMA\b"), wide_loads=wide_loads, wide_stores=wide_stores,
+        wgmma=count(r"\b[HIQ]GMMA\b"), mma=count(r"\b[HI]MMA\b"), beside="".join(while_one_runs).count("MUFU.EX2"),
+        wide_loads=wide_loads, wide_stores=wide_stores,
         narrow_loads=count(r"\b(LDG|LDGSTS|UTMALDG)\b") - wide_loads,
         narrow_stores=count(r"\b(STG|UTMASTG)\b") - wide_stores, instructions=code.count(";"), seconds=seconds,
     )  # fmt: skip
@@ -129,6 +136,9 @@ SMALL_TILES = {  # kernels whose tiles have fewer rows than Hopper's matrix inst
 NARROW = {  # kernels that hardly read: how wide does not matter
     "attention_tiles._document_tiles_kernel": "ids, once per tile",
     "decode_attention._merge_kernel": "a handful of parts",
+}
+OVERLAPPING = {  # kernels that begin a product and wait for it later: how many exponentials are to lie between
+    "attention_hopper._forward_kernel": 128,  # 64 weights a thread, in the code of each of the two consumers
 }
 
 
@@ -154,6 +164,8 @@ def amiss(kernel: str, arch: int, multiplies: bool, report: Report, *, stack: in
         found.append("a product of tiles runs beside the matrix units")
     if arch == 90 and report.mma and kernel not in SMALL_TILES:
         found.append(f"{report.mma} matrix instructions of the kind before Hopper's")
+    if report.beside < OVERLAPPING.get(kernel, 0):
+        found.append(f"{report.beside} exponentials run beside a product, of {OVERLAPPING[kernel]}")
     if not multiplies and not report.wide_loads and kernel not in NARROW and not narrow:
         found.append(f"none of {report.narrow_loads} loads is 16 bytes wide")
     if not multiplies and not report.wide_stores and report.narrow_stores > 2 and not narrow:
@@ -169,8 +181,9 @@ def rows_of(entry: str, arch: int) -> list[Row]:
     for launch in launches_of(entry, arch):
         function = launch.kernel.fn
         kernel = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
-        half = any(isinstance(x, Tensor) and x.dtype.itemsize == 2 for x in launch.arguments.values())
-        multiplies = half and "tl.dot(" in launch.kernel.src
+        tensors = [getattr(x, "base", x) for x in launch.arguments.values()]  # some within a descriptor of tiles
+        half = any(isinstance(x, Tensor) and x.dtype.itemsize == 2 for x in tensors)
+        multiplies = half and ("tl.dot(" in launch.kernel.src or launch.kernel.is_gluon())
         report, allowed = read(launch, arch), ENTRIES[entry]
         stack = allowed.stack_allowed(function.__name__, arch)
         wrong = amiss(kernel, arch, multiplies, report, stack=stack, narrow=allowed.narrow)

@@ -31,6 +31,7 @@ class Entry(NamedTuple):
     call: Callable[[], object]
     spills: Allowance | None = None
     narrow: str = ""  # why it may read and write less than 16 bytes at a time
+    only: int = 0     # the one architecture it is written for; 0: all
 
     def stack_allowed(self, kernel: str, arch: int) -> int:
         """Bytes. What is allowed on an A100 is allowed on its smaller siblings, which have the same registers."""
@@ -61,6 +62,16 @@ def _attention(
         how = (ids, 0, T, D**-0.5, softcap)
         y, lse = forward(q, k, k, *how)
         backward(y, lse if softcap else None, q, k, k, y, lse, *how)
+
+    return call
+
+
+def _hopper_attention(D: int, *, dtype: torch.dtype = BF16) -> Callable[[], object]:
+    def call() -> None:
+        from kernels.gpu.attention_hopper import forward
+
+        q = _meta(4, 4096, 16, D, dtype=dtype).transpose(1, 2)
+        forward(q, q, q, None, 0, 4096, D**-0.5, 0.0)
 
     return call
 
@@ -173,6 +184,9 @@ ENTRIES: dict[str, Entry] = {
     "attention 64, float32": Entry(_attention(64, dtype=FP32)),
     "attention 128, float32": Entry(_attention(128, dtype=FP32)),
     "attention 256, float32": Entry(_attention(256, dtype=FP32)),
+    "attention 64, Hopper's own": Entry(_hopper_attention(64), only=90),
+    "attention 128, Hopper's own": Entry(_hopper_attention(128), only=90),
+    "attention 128, Hopper's own, float16": Entry(_hopper_attention(128, dtype=torch.float16), only=90),
     "decode_attention 64": Entry(_decode(64)),
     "decode_attention 128": Entry(_decode(128)),
     "decode_attention 128, one query head a key head": Entry(_decode(128, groups=1)),
@@ -210,5 +224,6 @@ ENTRIES: dict[str, Entry] = {
 def launches_of(entry: str, arch: int) -> list[Launch]:
     """What the entry launches on a GPU of that compute capability."""
     with on_paper(arch) as page:
-        ENTRIES[entry].call()
+        if ENTRIES[entry].only in (0, arch):
+            ENTRIES[entry].call()
     return page

@@ -86,7 +86,7 @@ def _normal(*shape: int, device: torch.device, dtype: torch.dtype, learns: bool 
 
 
 def _attention(device: torch.device, dtype: torch.dtype) -> Example:
-    q, k, v = (_normal(1, heads, 70, 32, device=device, dtype=dtype) for heads in (2, 1, 1))
+    q, k, v = (_normal(1, heads, 150, 64, device=device, dtype=dtype) for heads in (2, 1, 1))
     return (q, k, v), {}
 
 

@@ -3,13 +3,15 @@
     attention_tiles.py     which tiles to visit, which scores to mask
     attention_forward.py   the running softmax
     attention_backward.py  the scores made again
+    attention_hopper.py    the running softmax once more, for one kind of GPU, in the order of its hardware
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import custom_op
+from torch.library import CustomOpDef, custom_op
 
 from kernels.checks import check_attention
 from kernels.gpu.attention_backward import backward
@@ -20,13 +22,7 @@ WIDEST = 256       # channels of a head: wider ones would not fit the registers
 FEW_QUERIES = 16   # half a tile and less of them, the smallest there is, and
 MANY_KEYS = 256    # several tiles of keys: a program walks over them alone, while most of the GPU has nothing to do
 
-_forward = custom_op("minigpt::attention_forward", forward, mutates_args=())
 _backward = custom_op("minigpt::attention_backward", backward, mutates_args=())
-
-
-@_forward.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, document: Any, *how: Any) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(q), per_query(q)
 
 
 @_backward.register_fake
@@ -47,37 +43,55 @@ def _gradients(ctx: Any, dy: Tensor | None, dlse: Tensor | None) -> tuple[Tensor
     return dq, dk, dv, None, None, None, None, None
 
 
-_forward.register_autograd(_gradients, setup_context=_keep)
+def _fake(q: Tensor, k: Tensor, v: Tensor, document: Any, *how: Any) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(q), per_query(q)
 
 
-def attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    causal: bool = True,
-    window: int | None = None,
-    softcap: float | None = None,
-    scale: float | None = None,
-    document: Tensor | None = None,
-    alibi: Tensor | None = None,
-    dropout: float = 0.0,
-    deterministic: bool = False,
-    return_lse: bool = False,
-) -> Any:
-    """Equation, shapes and errors: `reference.attention`. alibi and dropout: see `uncovered_attention`.
+def forward_op(name: str, forward: Callable[..., tuple[Tensor, Tensor]]) -> CustomOpDef:
+    """One way to compute y and lse, for autograd and torch.compile. The backward pass needs no more than these two."""
+    op = custom_op(name, forward, mutates_args=())
+    op.register_fake(_fake)
+    op.register_autograd(_gradients, setup_context=_keep)
+    return op
 
-    Any strides with a contiguous last dimension. The backward pass is deterministic, asked or not.
-    """
-    check_attention(q, k, v, window=window, softcap=softcap, document=document, alibi=alibi)
-    T, S = q.size(2), k.size(2)
-    behind = S if window is None else min(window - 1, S)
-    ahead = 0 if causal else behind
-    scale = q.size(-1) ** -0.5 if scale is None else scale
-    if document is not None and document.stride(1) != 1:
-        document = document.contiguous()
-    y, lse = _forward(q, k, v, document, ahead, behind, scale, softcap or 0.0)
-    return (y, lse[..., :T]) if return_lse else y
+
+def attention_by(op: CustomOpDef) -> Callable[..., Any]:
+    """The public function around it."""
+
+    def attention(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        causal: bool = True,
+        window: int | None = None,
+        softcap: float | None = None,
+        scale: float | None = None,
+        document: Tensor | None = None,
+        alibi: Tensor | None = None,
+        dropout: float = 0.0,
+        deterministic: bool = False,
+        return_lse: bool = False,
+    ) -> Any:
+        """Equation, shapes and errors: `reference.attention`. alibi and dropout: see `uncovered_attention`.
+
+        Any strides with a contiguous last dimension. The backward pass is deterministic, asked or not.
+        """
+        check_attention(q, k, v, window=window, softcap=softcap, document=document, alibi=alibi)
+        T, S = q.size(2), k.size(2)
+        behind = S if window is None else min(window - 1, S)
+        ahead = 0 if causal else behind
+        scale = q.size(-1) ** -0.5 if scale is None else scale
+        if document is not None and document.stride(1) != 1:
+            document = document.contiguous()
+        y, lse = op(q, k, v, document, ahead, behind, scale, softcap or 0.0)
+        return (y, lse[..., :T]) if return_lse else y
+
+    return attention
+
+
+_forward = forward_op("minigpt::attention_forward", forward)
+attention = attention_by(_forward)
 
 
 def uncovered_attention(q: Tensor, k: Tensor, v: Tensor, **how: Any) -> str | None:

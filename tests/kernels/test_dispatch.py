@@ -104,6 +104,38 @@ def test_a_gpu_is_asked_what_it_is(wish, monkeypatch, capability, cuda, choice, 
     assert reason in row.reason
 
 
+@pytest.mark.parametrize(
+    "op, capability, dtype, choice, reason",
+    [
+        ("attention", (9, 0), torch.bfloat16, "hopper", "MINIGPT_KERNELS=hopper"),
+        ("attention", (10, 0), torch.bfloat16, "triton", "is not Hopper's"),
+        ("attention", (9, 0), torch.float32, "triton", "half precision"),
+        ("rms_norm", (9, 0), torch.bfloat16, "triton", "no kernel of its own"),
+        ("attention", (7, 5), torch.bfloat16, "torch", "below"),
+    ],
+)
+def test_hopper_has_its_own_where_asked(wish, monkeypatch, op, capability, dtype, choice, reason):
+    """And nobody gets them unasked before they have been timed."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    assert dispatch.choose(op, torch.device("cuda", 0), dtype).choice != "hopper"
+    wish("hopper")
+    row = dispatch.choose(op, torch.device("cuda", 0), dtype)
+    assert row.choice == choice
+    assert reason in row.reason
+
+
+def test_what_hoppers_own_does_not_cover_is_for_the_portable_kernel(wish, monkeypatch):
+    """With the reason in `explain()`; nothing else about the call changes."""
+    monkeypatch.setattr(dispatch, "choose", lambda op, *where: dispatch.Choice(op, "hopper", "asked"))
+    monkeypatch.setattr(dispatch, "_tried", lambda choice, *where: choice)
+    q = torch.randn(1, 2, 5, 16)
+    torch.testing.assert_close(kernels.attention(q, q, q), reference.attention(q, q, q))
+    row = next(row for row in kernels.explain("cpu") if row.op == "attention")
+    assert row.choice == "hopper"
+    assert "the portable kernel where heads of 16 channels" in row.reason
+
+
 def test_without_triton_torch_runs(monkeypatch):
     """A Mac, a Windows laptop, an install without extras."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -143,6 +175,14 @@ def test_a_right_kernel_passes_its_self_test(op):
     assert getattr(module, f"uncovered_{op}")(*example[0], **example[1]) is None
     for dtype in (torch.float32, torch.bfloat16):
         assert selftest.problem_with(op, getattr(module, op), torch.device("cpu"), dtype) is None
+
+
+def test_hoppers_own_covers_the_example():
+    """Otherwise the portable kernel would pass the test in its place."""
+    from kernels.gpu import attention_hopper
+
+    args, how = selftest.EXAMPLES["attention"](torch.device("cpu"), torch.bfloat16)
+    assert attention_hopper.uncovered_attention(*args, **how) is None
 
 
 def test_a_wrong_kernel_is_found_out_and_replaced(monkeypatch):

@@ -12,9 +12,10 @@ from kernels.machine_code import Report, Row, amiss
 
 pytest.importorskip("triton")
 KERNELS = Path(machine_code.__file__).parent
+JITTED = {"triton.jit", "gluon.jit"}
 FINE = Report(
-    registers=128, stack=0, spills=0, shared=1024, wgmma=0, mma=0, wide_loads=4, wide_stores=2, narrow_loads=1,
-    narrow_stores=0, instructions=500, seconds=1.0,
+    registers=128, stack=0, spills=0, shared=1024, wgmma=0, mma=0, beside=0, wide_loads=4, wide_stores=2,
+    narrow_loads=1, narrow_stores=0, instructions=500, seconds=1.0,
 )  # fmt: skip
 
 
@@ -28,7 +29,8 @@ def rows() -> list[Row]:
 def test_every_launch_is_as_wanted(rows, entry):
     """Each of these defects is invisible to a test of the results, and costs a factor."""
     own = [row for row in rows if row.entry == entry]
-    assert {row.arch for row in own} == {80, 90}
+    only = manifest.ENTRIES[entry].only
+    assert {row.arch for row in own} == ({only} if only else {80, 90})
     wrong = {f"{row.kernel} on {row.arch}": row.amiss for row in own if row.amiss}
     assert not wrong
 
@@ -37,7 +39,8 @@ def test_matrix_kernels_are_recognised(rows):
     """The rules for products would pass silently over kernels that are not known to multiply."""
     multiplying = {row.kernel.split(".")[0] for row in rows if row.multiplies}
     assert multiplying == {
-        "attention_forward", "attention_backward", "decode_attention", "newton_schulz", "quantized_linear",
+        "attention_forward", "attention_backward", "attention_hopper", "decode_attention", "newton_schulz",
+        "quantized_linear",
     }  # fmt: skip
     assert all(row.report.wgmma for row in rows if row.kernel.startswith("attention_forward") and row.arch == 90
                and "float32" not in row.entry)  # fmt: skip
@@ -51,13 +54,14 @@ def test_matrix_kernels_are_recognised(rows):
         ({"shared": 300_000}, "a.b", False, "300000 bytes of shared memory"),
         ({}, "a.b", True, "beside the matrix units"),
         ({"mma": 4, "wgmma": 4}, "a.b", True, "before Hopper's"),
+        ({"beside": 66}, "attention_hopper._forward_kernel", False, "66 exponentials run beside a product, of 128"),
         ({"wide_loads": 0}, "a.b", False, "none of 1 loads"),
         ({"wide_stores": 0, "narrow_stores": 3}, "a.b", False, "none of 3 stores"),
     ],
 )
 def test_each_defect_is_called_by_its_name(change, kernel, multiplies, message):
     """The rules, one by one."""
-    assert amiss(kernel, 90, False, FINE, stack=0, narrow="") == []
+    assert amiss("a.b", 90, False, FINE, stack=0, narrow="") == []
     found = amiss(kernel, 90, multiplies, FINE._replace(**change), stack=0, narrow="")
     assert any(message in line for line in found), found
 
@@ -98,6 +102,12 @@ SASS = """
     STL.64 [R1], R1 ;
     HGMMA.64x64x16.F32 R24, gdesc[UR4], R24 ;
     HMMA.16816.F32 R4, R8, R2, R4 ;
+    MUFU.EX2 R7, R7 ;
+    WARPGROUP.DEPBAR.LE gsb0, 0x1 ;
+    MUFU.EX2 R8, R8 ;
+    MUFU.EX2 R9, R9 ;
+    WARPGROUP.DEPBAR.LE gsb0, 0x0 ;
+    MUFU.EX2 R7, R7 ;
     IMMA.16832.S8.S8 R4, R8, R2, R4 ;
 """
 
@@ -109,8 +119,8 @@ def test_instructions_are_counted_by_hand(monkeypatch):
     monkeypatch.setattr(machine_code, "compiled", lambda *launch: binary)
     monkeypatch.setattr(machine_code, "_tool", lambda name, *rest: SASS if name == "nvdisasm" else usage)
     assert machine_code.read(None, 90)._replace(seconds=0.0) == Report(
-        registers=168, stack=16, spills=3, shared=4096, wgmma=1, mma=2, wide_loads=3, wide_stores=2, narrow_loads=2,
-        narrow_stores=1, instructions=14, seconds=0.0,
+        registers=168, stack=16, spills=3, shared=4096, wgmma=1, mma=2, beside=2, wide_loads=3, wide_stores=2,
+        narrow_loads=2, narrow_stores=1, instructions=20, seconds=0.0,
     )  # fmt: skip
 
 
@@ -126,18 +136,18 @@ def test_the_exit_status_says_whether_something_is_amiss(monkeypatch, capsys, fo
 
 
 def jitted_functions() -> dict[str, set[str]]:
-    """file.function of everything under @triton.jit -> the names it uses."""
+    """file.function of everything under @triton.jit or @gluon.jit -> the names it uses."""
     found = {}
     for path in sorted((KERNELS / "gpu").glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef) and any(ast.unparse(d) == "triton.jit" for d in node.decorator_list):
+            if isinstance(node, ast.FunctionDef) and JITTED & {ast.unparse(d) for d in node.decorator_list}:
                 used = {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
                 found[f"{path.stem}.{node.name}"] = used
     return found
 
 
 def test_no_kernel_is_missing_from_the_manifest():
-    """Every function under @triton.jit is launched by an entry or used by one that is."""
+    """Every function under @triton.jit or @gluon.jit is launched by an entry or used by one that is."""
     launched = {
         f"{launch.kernel.fn.__module__.rpartition('.')[2]}.{launch.kernel.fn.__name__}"
         for entry in manifest.ENTRIES
@@ -173,6 +183,8 @@ def test_a_compiled_launch_knows_what_divides():
     assert machine_code._specialised(True) == ("u1", False)
     assert machine_code._specialised(2**31) == ("i64", True)
     assert machine_code._specialised(0.5) == ("fp32", False)
+    tiles = SimpleNamespace(base=torch.empty(4, dtype=torch.bfloat16), block_shape=(1, 64), layout=None)
+    assert machine_code._specialised(tiles) == ("tensordesc<bf16[1, 64],None>", False)
 
 
 def test_an_unknown_word_names_the_entries(monkeypatch, capsys):

@@ -138,7 +138,7 @@ NARROW = {  # kernels that hardly read: how wide does not matter
     "decode_attention._merge_kernel": "a handful of parts",
 }
 OVERLAPPING = {  # kernels that begin a product and wait for it later: how many exponentials are to lie between
-    "attention_hopper._forward_kernel": 128,  # 64 weights a thread, in the code of each of the two consumers
+    "attention_hopper_forward._forward_kernel": 128,  # 64 weights a thread, in the code of each of the two consumers
 }
 
 

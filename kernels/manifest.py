@@ -68,7 +68,7 @@ def _attention(
 
 def _hopper_attention(D: int, *, dtype: torch.dtype = BF16) -> Callable[[], object]:
     def call() -> None:
-        from kernels.gpu.attention_hopper import forward
+        from kernels.gpu.attention_hopper_forward import forward
 
         q = _meta(4, 4096, 16, D, dtype=dtype).transpose(1, 2)
         forward(q, q, q, None, 0, 4096, D**-0.5, 0.0)

@@ -14,7 +14,8 @@ from torch import Tensor
 from kernels import reference
 
 GPU = Path(reference.__file__).parent / "gpu"
-SOURCE = hopper.kernel_source(GPU / "attention_tiles.py", GPU / "attention_hopper.py")
+FILES = ("attention_tiles", "hopper", "attention_hopper_forward")
+SOURCE = hopper.kernel_source(*(GPU / f"{name}.py" for name in FILES))
 
 
 def attention(
@@ -83,7 +84,7 @@ GIVEN_BACK = """total = warpgroup_mma_wait(0, deps=(total,))
         mbarrier.arrive(v_empty.index(last), count=1)"""
 MISTAKES = {
     "a place is free when one consumer has read it": ("empty.index(i), count=CONSUMERS", "empty.index(i), count=1"),
-    "the producer waits for its own round": ("(tile // STAGES + 1) % 2", "tile // STAGES % 2"),
+    "the producer waits for its own round": ("(round + 1) % 2", "round % 2"),
     "the queries of one consumer are enough": ("CONSUMERS * q.block_type.nbytes", "q.block_type.nbytes"),
     "scores are used while they are computed": ("warpgroup_mma_wait(1,", "warpgroup_mma_wait(2,"),
     "values are given back while they are read": (GIVEN_BACK, "\n        ".join(GIVEN_BACK.split("\n        ")[::-1])),

@@ -54,7 +54,7 @@ def test_matrix_kernels_are_recognised(rows):
         ({"shared": 300_000}, "a.b", False, "300000 bytes of shared memory"),
         ({}, "a.b", True, "beside the matrix units"),
         ({"mma": 4, "wgmma": 4}, "a.b", True, "before Hopper's"),
-        ({"beside": 66}, "attention_hopper._forward_kernel", False, "66 exponentials run beside a product, of 128"),
+        ({"beside": 66}, "attention_hopper_forward._forward_kernel", False, "66 exponentials run beside a product, of 128"),
         ({"wide_loads": 0}, "a.b", False, "none of 1 loads"),
         ({"wide_stores": 0, "narrow_stores": 3}, "a.b", False, "none of 3 stores"),
     ],

@@ -59,7 +59,7 @@ def build_attention(
     peers = {name: run(functools.partial(sdpa, backend, q, k, v, mask)) for name, backend in BACKENDS.items()}
     if flex:
         peers["flex"] = run(flex_peer(q, k, v, window, document, device))
-    if way == "forward" and document is None and hopper_answers(device):
+    if document is None and hopper_answers(device):
         peers["hopper"] = run(functools.partial(hopper_attention, q, k, v, window=window))
     ours = functools.partial(kernels.attention, q, k, v, causal=True, window=window, document=document)
     served, last = slice(-(H // G), None), slice(-1, None)  # the last key head, and the query heads it serves
@@ -83,7 +83,7 @@ def build_attention(
 @functools.cache
 def hopper_answers(device: str) -> bool:
     """Is Hopper's own kernel right here? Asked in another process: parts that wait for each other may do so forever."""
-    if device != "cuda" or torch.cuda.get_device_capability() != (9, 0):
+    if device != "cuda" or not torch.cuda.is_available() or torch.cuda.get_device_capability() != (9, 0):
         return False
     asked = "import torch, kernels; q = torch.ones(1, 1, 8, 64).half().cuda(); kernels.attention(q, q, q)"
     environment = {**os.environ, "MINIGPT_KERNELS": "hopper", "PYTHONWARNINGS": "error"}

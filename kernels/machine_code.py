@@ -139,6 +139,8 @@ NARROW = {  # kernels that hardly read: how wide does not matter
 }
 OVERLAPPING = {  # kernels that begin a product and wait for it later: how many exponentials are to lie between
     "attention_hopper_forward._forward_kernel": 128,  # 64 weights a thread, in the code of each of the two consumers
+    "attention_hopper_backward._dkdv_kernel": 64,
+    "attention_hopper_backward._dq_kernel": 64,
 }
 
 

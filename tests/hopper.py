@@ -272,6 +272,9 @@ def language(machine: Machine) -> dict[str, Any]:
     def wait(barrier: Barrier, phase: int) -> None:
         machine.part.pause(lambda: barrier.phase != phase)
 
+    def read(pointer: Pointer) -> Tensor:
+        return registers(pointer.tensor[pointer.offset.as_subclass(Tensor)])
+
     def write(pointer: Pointer, value: Tensor) -> None:
         pointer.tensor[pointer.offset] = value.as_subclass(Tensor)
 
@@ -281,7 +284,7 @@ def language(machine: Machine) -> dict[str, Any]:
         arange=lambda start, end, layout=None: registers(torch.arange(start, end)),
         full=lambda shape, value, dtype, layout=None: registers(torch.full(shape, value, dtype=dtype)),
         max=lambda x, axis: x.amax(axis), sum=lambda x, axis: x.sum(axis), where=where, exp2=torch.exp2,
-        log2=torch.log2, convert_layout=lambda x, layout: x, store=write, allocate_shared_memory=allocate,
+        log2=torch.log2, convert_layout=lambda x, layout: x, load=read, store=write, allocate_shared_memory=allocate,
         warp_specialize=lambda parts, warps, registers: machine.run(parts),
         NVMMADistributedLayout=nothing, DotOperandLayout=nothing, SliceLayout=nothing,
     )  # fmt: skip

@@ -90,7 +90,7 @@ def test_every_file_says_what_it_is_for(path):
 
 def runs_on_a_gpu(node: ast.FunctionDef) -> bool:
     """Triton infers the types of a kernel's tiles and takes annotations for constants."""
-    return any(ast.unparse(decorator) == "triton.jit" for decorator in node.decorator_list)
+    return any(ast.unparse(decorator) in ("triton.jit", "gluon.jit") for decorator in node.decorator_list)
 
 
 @pytest.mark.parametrize("path", [*SOURCES, *SCRIPTS], ids=name)

@@ -8,7 +8,7 @@ code (`manifest`).
 
     arithmetic         what several of them compute alike
     attention*         flash attention, forward and backward: causal, windowed, grouped, documents, softcap
-    attention_hopper   its forward pass once more, in Gluon: warps that load beside warps that multiply
+    attention_hopper*  the same in Gluon, for Hopper alone: warps that load (`hopper`) beside warps that multiply
     decode_attention   one query per sequence against a paged cache, split over the keys
     cross_entropy      head matmul + softmax + loss without ever holding (N, V)
     rms_norm           RMSNorm and LayerNorm, with the residual's addition

@@ -3,7 +3,7 @@
     attention_tiles.py     which tiles to visit, which scores to mask
     attention_forward.py   the running softmax
     attention_backward.py  the scores made again
-    attention_hopper.py    the running softmax once more, for one kind of GPU, in the order of its hardware
+    attention_hopper.py    both once more, for one kind of GPU, in the order of its hardware
 """
 
 from collections.abc import Callable
@@ -22,37 +22,40 @@ WIDEST = 256       # channels of a head: wider ones would not fit the registers
 FEW_QUERIES = 16   # half a tile and less of them, the smallest there is, and
 MANY_KEYS = 256    # several tiles of keys: a program walks over them alone, while most of the GPU has nothing to do
 
-_backward = custom_op("minigpt::attention_backward", backward, mutates_args=())
+
+def forward_op(name: str, forward: Callable[..., tuple[Tensor, Tensor]], gradients: CustomOpDef) -> CustomOpDef:
+    """A way to compute y and lse, with its `backward_op`, as autograd and torch.compile know it."""
+    op = custom_op(name, forward, mutates_args=())
+
+    @op.register_fake
+    def _(q: Tensor, k: Tensor, v: Tensor, document: Any, *how: Any) -> tuple[Tensor, Tensor]:
+        return torch.empty_like(q), per_query(q)
+
+    def differentiated(ctx: Any, dy: Tensor | None, dlse: Tensor | None) -> tuple[Tensor | None, ...]:
+        if dy is None:
+            dy = torch.zeros_like(ctx.saved_tensors[0])
+        dq, dk, dv = gradients(dy, dlse, *ctx.saved_tensors, *ctx.how)
+        return dq, dk, dv, None, None, None, None, None
+
+    op.register_autograd(differentiated, setup_context=_keep)
+    return op
 
 
-@_backward.register_fake
-def _(dy: Tensor, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, *how: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+def backward_op(name: str, backward: Callable[..., tuple[Tensor, Tensor, Tensor]]) -> CustomOpDef:
+    """A way to compute dq, dk and dv."""
+    op = custom_op(name, backward, mutates_args=())
+
+    @op.register_fake
+    def _(dy: Tensor, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, *how: Any) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+
+    return op
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     q, k, v, document, *ctx.how = inputs
     ctx.save_for_backward(q, k, v, *output, document)
     ctx.set_materialize_grads(False)  # hardly anybody uses lse: no zeros to fill and to read
-
-
-def _gradients(ctx: Any, dy: Tensor | None, dlse: Tensor | None) -> tuple[Tensor | None, ...]:
-    if dy is None:
-        dy = torch.zeros_like(ctx.saved_tensors[0])
-    dq, dk, dv = _backward(dy, dlse, *ctx.saved_tensors, *ctx.how)
-    return dq, dk, dv, None, None, None, None, None
-
-
-def _fake(q: Tensor, k: Tensor, v: Tensor, document: Any, *how: Any) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(q), per_query(q)
-
-
-def forward_op(name: str, forward: Callable[..., tuple[Tensor, Tensor]]) -> CustomOpDef:
-    """One way to compute y and lse, for autograd and torch.compile. The backward pass needs no more than these two."""
-    op = custom_op(name, forward, mutates_args=())
-    op.register_fake(_fake)
-    op.register_autograd(_gradients, setup_context=_keep)
-    return op
 
 
 def attention_by(op: CustomOpDef) -> Callable[..., Any]:
@@ -90,7 +93,8 @@ def attention_by(op: CustomOpDef) -> Callable[..., Any]:
     return attention
 
 
-_forward = forward_op("minigpt::attention_forward", forward)
+_backward = backward_op("minigpt::attention_backward", backward)
+_forward = forward_op("minigpt::attention_forward", forward, _backward)
 attention = attention_by(_forward)
 
 

@@ -156,6 +156,17 @@ def _dq_kernel(
     store_rows(head(dq, b, h, dq_b, dq_h), dq_tile * scale, t0, T, dq_t, BLOCK_T, D, BLOCK_D)
 
 
+def delta_of(y: Tensor, dy: Tensor, dlse: Tensor | None) -> Tensor:
+    """rowsum(dy · y) - dlse: (B, H, P), as lse."""
+    (B, H, T, D), delta = y.shape, per_query(y)
+    P, dlse = delta.size(2), None if dlse is None else dlse.contiguous()
+    launch(
+        _delta_kernel, (P // 64 * B * H,), y, dy, dlse, delta, *y.stride()[:3], *dy.stride()[:3], P, H, T,
+        D=D, BLOCK_T=64, BLOCK_D=padded(D),
+    )  # fmt: skip
+    return delta
+
+
 def dkdv_tiles(arch: int, width: int, itemsize: int, extra: bool) -> Tiles:
     """For dk and dv: a few queries at a time, many keys. See `attention_forward.tiles`."""
     if arch == 0:
@@ -204,16 +215,11 @@ def backward(
     width = padded(D)
     situation = (arch_of(q), width, q.element_size(), softcap != 0 or document is not None)
     dy = dy if dy.stride(-1) == 1 else dy.contiguous()
-    dlse = None if dlse is None else dlse.contiguous()
     dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-    delta, P = per_query(q), lse.size(2)
-    launch(
-        _delta_kernel, (P // 64 * B * H,), y, dy, dlse, delta, *y.stride()[:3], *dy.stride()[:3], P, H, T,
-        D=D, BLOCK_T=64, BLOCK_D=width,
-    )  # fmt: skip
+    delta = delta_of(y, dy, dlse)
     strides = (*q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *dy.stride()[:3])
     document_b = None if document is None else document.stride(0)
-    rest = (P, document_b, H, G, T, S, ahead, behind, scale, softcap)
+    rest = (lse.size(2), document_b, H, G, T, S, ahead, behind, scale, softcap)
     same: dict = {"D": D, "SOFTCAP": softcap != 0, "PRECISION": dot_precision(q), "BLOCK_D": width}
 
     side = dkdv_tiles(*situation)

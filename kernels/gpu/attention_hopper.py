@@ -9,12 +9,14 @@ from typing import Any
 
 from torch import Tensor
 
-from kernels.gpu.attention import attention_by, forward_op
+from kernels.gpu.attention import attention_by, backward_op, forward_op
+from kernels.gpu.attention_hopper_backward import backward
 from kernels.gpu.attention_hopper_forward import forward
 from kernels.gpu.hopper import DTYPES, can_be_copied
 
 WIDTHS = (64, 128)  # of heads
-_forward = forward_op("minigpt::attention_hopper_forward", forward)
+_backward = backward_op("minigpt::attention_hopper_backward", backward)
+_forward = forward_op("minigpt::attention_hopper_forward", forward, _backward)
 attention = attention_by(_forward)
 
 
@@ -23,7 +25,7 @@ def uncovered_attention(q: Tensor, k: Tensor, v: Tensor, **how: Any) -> str | No
     if not q.dim() == k.dim() == v.dim() == 4:
         return None
     for name in ("alibi", "document", "softcap", "dropout"):
-        if how.get(name) not in (None, 0.0):
+        if how.get(name) is not None and (name != "dropout" or how[name] > 0):
             return f"{name} is left to the portable kernel"
     if q.dtype not in DTYPES or q.size(-1) not in WIDTHS:
         return f"heads of {q.size(-1)} channels in {q.dtype}: Hopper's kernel takes {WIDTHS} in half precision"

@@ -1,35 +1,62 @@
 """Hopper's own attention on a multiprocessor made of Python: right in whatever order its parts run."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import hopper
 import pytest
 import torch
+from hopper import Pointer, Tiles
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from near import assert_near
 from torch import Tensor
 
+from benchmarks.cases_attention import hopper_answers
 from kernels import reference
+from kernels.gpu import attention_hopper
 
 GPU = Path(reference.__file__).parent / "gpu"
-FILES = ("attention_tiles", "hopper", "attention_hopper_forward")
-SOURCE = hopper.kernel_source(*(GPU / f"{name}.py" for name in FILES))
+SHARED = (GPU / "attention_tiles.py", GPU / "hopper.py")
+SOURCES = {way: hopper.kernel_source(*SHARED, GPU / f"attention_hopper_{way}.py") for way in ("forward", "backward")}
 
 
-def attention(
-    q: Tensor, k: Tensor, v: Tensor, *, causal: bool = True, window: int | None = None, seed: int, source: str = SOURCE
-) -> tuple[Tensor, Tensor]:
-    """What `attention_hopper.forward` launches: y, NaN where nothing was written, and lse with its padding."""
-    (B, H, T, D), (G, S) = q.shape, k.shape[1:3]
-    y, padded = torch.full_like(q, torch.nan), -(-T // 128) * 128
-    lse = torch.full((B * H * padded,), torch.nan)
+def numbers(q: Tensor, k: Tensor, causal: bool, window: int | None) -> tuple[Any, ...]:
+    (_, H, T, D), (G, S) = q.shape, k.shape[1:3]
     behind = S if window is None else min(window - 1, S)
-    tensors = (*(hopper.Tiles(x, rows) for x, rows in ((q, 64), (k, 128), (v, 128), (y, 64))), hopper.Pointer(lse))
-    numbers = (padded, H, G, T, S, 0 if causal else behind, behind, D**-0.5, D)
-    hopper.run(source, "_forward_kernel", padded // 128 * B * H, (*tensors, *numbers), seed)
-    return y, lse.view(B, H, padded)
+    return -(-T // 128) * 128, H, G, T, S, 0 if causal else behind, behind, D**-0.5, D
+
+
+def forward(
+    q: Tensor, k: Tensor, v: Tensor, *, causal: bool = True, window: int | None = None, seed: int, source: str
+) -> tuple[Tensor, Tensor]:
+    """What `attention_hopper_forward` launches: y, NaN where nothing was written, and lse with its padding."""
+    rest = numbers(q, k, causal, window)
+    y, lse = torch.full_like(q, torch.nan), torch.full((*q.shape[:2], rest[0]), torch.nan)
+    tensors = Tiles(q, 64), Tiles(k, 128), Tiles(v, 128), Tiles(y, 64), Pointer(lse.view(-1))
+    hopper.run(source, "_forward_kernel", lse.numel() // 128, (*tensors, *rest), seed)
+    return y, lse
+
+
+def backward(
+    dy: Tensor, dlse: Tensor, q: Tensor, k: Tensor, v: Tensor,
+    *, causal: bool = True, window: int | None = None, seed: int, source: str,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """What `attention_hopper_backward` launches, after an exact forward pass: dq, dk, dv."""
+    rest = numbers(q, k, causal, window)
+    y, lse = reference.attention(*(x.double() for x in (q, k, v)), causal=causal, window=window, return_lse=True)
+    beyond = rest[0] - q.size(2)
+    lse = torch.nn.functional.pad(lse.float(), (0, beyond), value=torch.inf).view(-1)
+    delta = torch.nn.functional.pad((y * dy).sum(-1).float() - dlse.float(), (0, beyond)).view(-1)
+    dq, dk, dv = (torch.full_like(x, torch.nan) for x in (q, k, v))
+    how = (Pointer(lse), Pointer(delta))
+    tensors = (Tiles(q, 64), Tiles(k, 64), Tiles(v, 64), Tiles(dy, 64), *how, Tiles(dk, 64), Tiles(dv, 64))
+    programs = -(-k.size(2) // 128) * k.size(0) * k.size(1)
+    hopper.run(source, "_dkdv_kernel", programs, (*tensors, *rest, 64), seed)
+    tensors = (Tiles(q, 64), Tiles(k, 128), Tiles(v, 128), Tiles(dy, 64), *how, Tiles(dq, 64))
+    hopper.run(source, "_dq_kernel", len(lse) // 128, (*tensors, *rest, 128), seed)
+    return dq, dk, dv
 
 
 @st.composite
@@ -47,10 +74,10 @@ def cases(draw: Any) -> tuple[tuple[Tensor, Tensor, Tensor], dict[str, Any], int
 
 @settings(max_examples=25, phases=[Phase.generate])
 @given(cases())
-def test_it_is_the_specification_in_any_order(case):
+def test_forward_is_the_specification_in_any_order(case):
     """Odd lengths, windows, cached prefixes; every element of y and of lse's padding is written."""
     tensors, how, seed = case
-    y, lse = attention(*tensors, **how, seed=seed)
+    y, lse = forward(*tensors, **how, seed=seed, source=SOURCES["forward"])
     plain, _ = reference.attention(*tensors, **how, return_lse=True)
     truth, exact = reference.attention(*(x.double() for x in tensors), **how, return_lse=True)
     assert_near(y, plain, truth, roundings=8)
@@ -59,27 +86,105 @@ def test_it_is_the_specification_in_any_order(case):
     assert (lse[..., T:] == torch.inf).all()
 
 
+def gradients(tensors: tuple[Tensor, ...], how: dict[str, Any], dy: Tensor, dlse: Tensor) -> tuple[Tensor, ...]:
+    tensors = tuple(x.detach().requires_grad_() for x in tensors)
+    y, lse = reference.attention(*tensors, **how, return_lse=True)
+    return torch.autograd.grad((y, lse), tensors, (dy.to(y.dtype), dlse.to(lse.dtype)))
+
+
+@settings(max_examples=15, phases=[Phase.generate])
+@given(cases())
+def test_backward_is_the_specification_in_any_order(case):
+    """All three gradients, of keys that nobody sees as well; lse has a gradient, too."""
+    tensors, how, seed = case
+    dy, dlse = torch.randn_like(tensors[0]), torch.randn(tensors[0].shape[:3])
+    got = backward(dy, dlse, *tensors, **how, seed=seed, source=SOURCES["backward"])
+    plain = gradients(tensors, how, dy, dlse)
+    truth = gradients(tuple(x.double() for x in tensors), how, dy, dlse)
+    for ours, torchs, exact in zip(got, plain, truth, strict=True):
+        assert_near(ours, torchs, exact, roundings=8)
+
+
+def test_what_it_does_not_cover_has_a_reason():
+    """Each for the portable kernel, which `explain()` then says."""
+    uncovered = attention_hopper.uncovered_attention
+
+    def heads(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+        return torch.zeros(shape, dtype=dtype)
+
+    x = heads(1, 2, 8, 64)
+    assert uncovered(x, x, x, causal=True, window=3, softcap=None, document=None, dropout=0.0) is None
+    assert uncovered(x[0], x, x) is None  # the door refuses it, in words of its own
+    assert uncovered(x, x, x, softcap=30.0) == "softcap is left to the portable kernel"
+    assert uncovered(x, x, x, document=torch.zeros(1, 8)) == "document is left to the portable kernel"
+    assert "80 channels" in uncovered(*[heads(1, 2, 8, 80)] * 3)
+    assert "float32" in uncovered(*[heads(1, 2, 8, 64, dtype=torch.float32)] * 3)
+    assert "not positive" in uncovered(x, x, x, scale=-1.0)
+    assert "9 queries of 8 keys" in uncovered(heads(1, 2, 9, 64), x, x)
+    packed = heads(1, 8, 2, 65)[..., :64].transpose(1, 2)
+    assert "16 bytes" in uncovered(packed, x, x) and "16 bytes" in uncovered(x, x.expand(2, 2, 8, 64), x)
+    assert uncovered(*[heads(1, 8, 3, 2, 64)[:, :, 0].transpose(1, 2)] * 3) is None
+
+
+@pytest.mark.skipif(not hopper_answers("cuda"), reason="needs a Hopper GPU on which the kernel answers")
+@pytest.mark.parametrize("D", attention_hopper.WIDTHS)
+@pytest.mark.parametrize("how", [{}, {"causal": False}, {"window": 200}], ids=str)
+def test_on_a_hopper_it_is_the_specification(D, how):
+    """Values and gradients, an odd length after a cached prefix, two key heads."""
+    torch.manual_seed(1)
+    shapes = ((2, 4, 1001, D), (2, 2, 1100, D), (2, 2, 1100, D))
+    tensors = tuple(torch.randn(shape, device="cuda").bfloat16() for shape in shapes)
+    dy, dlse = torch.randn_like(tensors[0]), torch.randn(2, 4, 1001, device="cuda")
+    truth = gradients(tuple(x.double() for x in tensors), how, dy, dlse)
+    plain = gradients(tensors, how, dy, dlse)
+    learning = tuple(x.requires_grad_() for x in tensors)
+    y, lse = attention_hopper.attention(*learning, **how, return_lse=True)
+    for ours, torchs, exact in zip(torch.autograd.grad((y, lse), learning, (dy, dlse)), plain, truth, strict=True):
+        assert_near(ours, torchs, exact, roundings=8)
+    assert_near(y, reference.attention(*tensors, **how), reference.attention(*(x.double() for x in tensors), **how))
+
+
+# --- and no less than needed ----------------------------------------------------------------------------
+
 ORDERS = 60  # of events, in which a mistake has to show
 
 
-def fails(source: str) -> str:
+def fails(way: str, source: str) -> str:
     """How a kernel is found out within a few orders of events; "" if it is not."""
     torch.manual_seed(1)
-    q, k, v = (torch.randn(1, 1, length, 64).bfloat16() for length in (130, 450, 450))
-    truth = reference.attention(q.double(), k.double(), v.double())
+    tensors = tuple(torch.randn(1, 1, length, 64).bfloat16() for length in (130, 450, 450))
+    truth: tuple[Tensor, ...] = (reference.attention(*(x.double() for x in tensors)),)
+    run: Callable[[int], tuple[Tensor, ...]] = lambda seed: forward(*tensors, seed=seed, source=source)  # noqa: E731
+    if way == "backward":
+        dy, dlse = torch.randn_like(tensors[0]), torch.zeros(1, 1, 130)
+        truth = gradients(tuple(x.double() for x in tensors), {}, dy, dlse)
+        run = lambda seed: backward(dy, dlse, *tensors, seed=seed, source=source)  # noqa: E731
     for seed in range(ORDERS):
         try:
-            y, _ = attention(q, k, v, seed=seed, source=source)
+            if not all((got - exact).abs().max() < 0.05 for got, exact in zip(run(seed), truth, strict=False)):
+                return "wrong"
         except (hopper.Stuck, hopper.Misuse) as error:
             return f"{type(error).__name__}: {error}"
-        if not (y - truth).abs().max() < 0.05:
-            return "wrong"
     return ""
 
 
-LINES = SOURCE.splitlines()
 CALLS = ("mbarrier.", "fence_async_shared", "tma.store_wait")  # that say nothing about numbers, only who waits for whom
-ORDER = [i for i, line in enumerate(LINES) if line.strip().startswith(CALLS)]
+ORDER = [
+    (way, i)
+    for way, source in SOURCES.items()
+    for i, line in enumerate(source.splitlines())
+    if line.strip().startswith(CALLS)
+]
+
+
+@pytest.mark.parametrize("way, line", ORDER, ids=lambda x: str(x))
+def test_every_line_that_keeps_order_is_needed(way, line):
+    """And this machine finds out whatever of it is missing: each line is left out in turn."""
+    lines = SOURCES[way].splitlines()
+    lines[line] = lines[line].replace(lines[line].strip(), "pass")
+    assert fails(way, "\n".join(lines))
+
+
 GIVEN_BACK = """total = warpgroup_mma_wait(0, deps=(total,))
         mbarrier.arrive(v_empty.index(last), count=1)"""
 MISTAKES = {
@@ -93,19 +198,14 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("line", ORDER, ids=lambda i: LINES[i].strip())
-def test_every_line_that_keeps_order_is_needed(line):
-    """And this machine finds out whatever of it is missing: each line is left out in turn."""
-    assert fails("\n".join([*LINES[:line], LINES[line].replace(LINES[line].strip(), "pass"), *LINES[line + 1 :]]))
-
-
 @pytest.mark.parametrize("right, wrong", MISTAKES.values(), ids=MISTAKES.keys())
 def test_mistakes_are_found_out(right, wrong):
     """Such as are easily made, and such as a GPU forgives most of the time."""
-    assert right in SOURCE
-    assert fails(SOURCE.replace(right, wrong))
+    assert right in SOURCES["forward"]
+    assert fails("forward", SOURCES["forward"].replace(right, wrong))
 
 
-def test_the_kernel_itself_is_not_found_out():
-    """Or the test above would say nothing."""
-    assert fails(SOURCE) == ""
+@pytest.mark.parametrize("way", SOURCES)
+def test_the_kernels_themselves_are_not_found_out(way):
+    """Or the tests above would say nothing."""
+    assert fails(way, SOURCES[way]) == ""

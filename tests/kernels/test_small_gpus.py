@@ -17,7 +17,8 @@ def test_the_widest_heads_fit_the_smallest_gpu():
 
 def test_more_than_99_kb_is_amiss_there():
     """What an A100 has room for."""
-    report = machine_code.Report(128, 0, 0, 100 * 1024, 0, 0, 4, 2, 1, 0, 500, 1.0)
+    nothing = dict.fromkeys(machine_code.Report._fields, 0)
+    report = machine_code.Report(**nothing | {"shared": 100 * 1024, "wide_loads": 4, "wide_stores": 2})
     assert machine_code.amiss("a.b", 80, False, report, stack=0, narrow="") == []
     assert machine_code.amiss("a.b", 89, False, report, stack=0, narrow="") == [
         "102400 bytes of shared memory, of 101376"

@@ -43,7 +43,7 @@ class EngineConfig:
     cache_dtype: Literal["weights", "float32", "bfloat16", "int8"] = "weights"  # of keys and values: fewer bytes
     chunk: int = 256  # tokens of prompts read in one step while nobody writes
     chunk_beside: int = 12  # tokens of prompts read in one step beside those who write: more delays them
-    drafts: int = 0  # tokens guessed ahead and checked together: good where text repeats itself
+    drafts: int = 0  # tokens guessed ahead and checked together, at most: good where text repeats itself
     invariant: bool = True  # the same tokens in any company; off: with torch, faster alone with float weights
     compiled: bool = True  # compute in C where a compiler is found; off: in torch
     graphs: bool = True  # on a GPU, record a step that writes and replay it; off: begin each operation anew

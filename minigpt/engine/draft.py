@@ -4,7 +4,7 @@ A step that computes one token of a sequence reads every weight for it; computin
 guesser proposes the next few, the model computes all of them in one step, and of each guess its logits choose the
 token that would have come anyway, with the same random number: as long as that is the guess, the next row of logits
 is right as well. Nothing is accepted that would not have been chosen, so text and distribution stay the same; what a
-guess costs is only time.
+guess costs is only time. So whoever guessed wrong is asked for fewer next time, and for more who guessed right.
 
     the model sees    the cat sat on          guessed    the  mat  and
     it chooses        the  mat  .             kept       the  mat        (and . follows: three tokens in one step)

@@ -156,13 +156,15 @@ class Engine:
             if ended or kept == len(drafts) or token != drafts[kept]:
                 break
             kept += 1
+        if drafts:
+            sequence.trust = 2 * kept + 1
         self.scheduler.commit(sequence, count - len(drafts) + kept)
         if answer.reason is not None:
             self._end(sequence, answer.reason)
         elif len(answer.visible) > self.shape.context_length:
             self._slide(sequence)
         elif self.guesser is not None:
-            room = self._room_for_drafts(answer)
+            room = min(sequence.trust, self._room_for_drafts(answer))
             guessed = self.guesser.guess(answer, room)[:room]
             sequence.drafts = list(takewhile(lambda token: 0 <= token < self.shape.vocab_size, guessed))
 

@@ -16,10 +16,10 @@ class Oracle:
     """Guesses right for a while, then wrong: knows every answer beforehand."""
 
     def __init__(self, answers: dict[int, list[int]], right: int) -> None:
-        self.answers, self.right, self.asked = answers, right, 0
+        self.answers, self.right, self.asked = answers, right, list[int]()
 
     def guess(self, answer: Answer, count: int) -> list[int]:
-        self.asked += 1
+        self.asked.append(count)
         rest = self.answers[answer.request.seed][len(answer.tokens) :][:count]
         return [token if i < self.right else (token + 1) % VOCAB for i, token in enumerate(rest)]
 
@@ -45,6 +45,17 @@ def test_right_guesses_save_steps():
         engine.step()
         steps += 1
     assert answer.tokens == plain.tokens and steps == 1 + 10  # forty tokens: the first, then four in each step
+
+
+@pytest.mark.parametrize("right, asked_for", [(7, [3, 7, 7, 7, 7]), (1, [3, 3, 3, 3]), (0, [3, 1, 1, 1])])
+def test_right_guesses_earn_more_of_them_and_wrong_ones_cost(right, asked_for):
+    """A wrong guess is a row computed for nothing: where none was kept, one is tried; where all were, twice as many."""
+    gpt = made_gpt(context_length=64)
+    [plain] = finished(Engine(gpt), [asked([1])])
+    oracle = Oracle({1: plain.tokens}, right)
+    [answer] = finished(Engine(gpt, EngineConfig(drafts=7), oracle), [asked([1])])
+    assert answer.tokens == plain.tokens
+    assert oracle.asked[: len(asked_for)] == asked_for
 
 
 @pytest.mark.parametrize("guesser", [PromptLookup, lambda: DraftModel(made_gpt(n_layer=1, context_length=32))])

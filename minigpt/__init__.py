@@ -22,7 +22,7 @@ nothing you read depends on something you have not read yet (`tests/test_house.p
     export      how does another program serve it? Hugging Face's folder, llama.cpp's file
     presets     named runs, as Python functions
     quickstart  the whole recipe in one line: from text to a chat
-    __main__    python -m minigpt: doctor, quickstart, corpus, lessons, compress, chat, export ...
+    commands    python -m minigpt: doctor, quickstart, corpus, lessons, compress, chat, export ...
 
 Below the rooms lies the cellar, `kernels/`: tensors in, tensors out; it never imports minigpt.
 """
@@ -47,6 +47,7 @@ ROOMS = (
     "export",
     "presets",
     "quickstart",
+    "commands",
     "__main__",
 )
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scripts import some_text
 
-from minigpt.__main__ import main
+from minigpt.commands import main
 from minigpt.completion import load_run
 from minigpt.compress.folder import save_compressed
 from minigpt.compress.grid import INT8

@@ -7,7 +7,7 @@ import signal
 import pytest
 from scripts import QUICK, some_text
 
-from minigpt.__main__ import main
+from minigpt.commands import main
 from minigpt.quickstart import recipe
 from minigpt.runtime.checkpoint import file_digest
 from minigpt.training import run as stations

@@ -12,7 +12,7 @@ import torch
 from chat.talkers import BYTES, assistant, says, user
 from scripts import ROOT
 
-from minigpt.__main__ import main
+from minigpt.commands import main
 from minigpt.chat.extend import extended
 from minigpt.chat.template import Template, with_chat_tokens
 from minigpt.model.config import GPTConfig

@@ -9,7 +9,7 @@ from compress.small import small_gpt, some_batches
 from scripts import TINY, run_script, some_text
 
 from minigpt import presets
-from minigpt.__main__ import main
+from minigpt.commands import main
 from minigpt.compress import command
 from minigpt.compress.command import compress_run, packed
 from minigpt.compress.config import CompressConfig

@@ -3,7 +3,7 @@
 import pytest
 from scripts import some_text
 
-from minigpt.__main__ import COMMANDS, main
+from minigpt.commands import COMMANDS, main
 
 
 def test_help_lists_every_command(capsys):

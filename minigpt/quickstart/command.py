@@ -5,6 +5,7 @@ checkpoint; one that has none begins again: it takes seconds.
 """
 
 import dataclasses
+import signal
 import sys
 import time
 from pathlib import Path
@@ -40,9 +41,9 @@ def run_recipe(wish: QuickstartConfig) -> None:
         started = time.monotonic()
         try:
             state["rows"][name] = list(stage.do(wish))
-        except Stopped as stopped:
-            say(f"saved in {folder}. The same line goes on from here: {this_line(program='-m minigpt')}")
-            sys.exit(stopped.status)
+        except (Stopped, KeyboardInterrupt) as stop:  # Ctrl+C in a training, or outside of one
+            say(f"\nsaved in {folder}. The same line goes on from here: {this_line(program='-m minigpt')}")
+            sys.exit(stop.status if isinstance(stop, Stopped) else 128 + signal.SIGINT)
         finally:  # what an interrupted stage took counts as well
             state["seconds"][name] = state["seconds"].get(name, 0.0) + time.monotonic() - started
             write_json(folder / STATE, state)

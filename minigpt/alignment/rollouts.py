@@ -194,6 +194,9 @@ class Rollouts:
             saved = load_tensors(self.checkpoint / FOLDER / FILE)
             self.round = Experience(**{name: saved.get(name) for name in Experience._fields})
 
+    def close(self) -> None:
+        """Nothing is written ahead: the weights of the next round are not there yet."""
+
 
 def chosen(experience: Experience, rows: Tensor) -> Experience:
     """Some of the answers. Shapes: rows (N,) of int64."""

@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -76,7 +77,8 @@ def fit(
     progress = load_state(resume_from, stage, optimizer, scaler, group.device) if resume_from else Progress()
     log = Logbook(folder, after_step=progress.step, enabled=group.is_main)
     model = group.wrap(stage.model)
-    with Interrupt() as interrupt, _Bar(config.max_steps, progress, hidden=not group.is_main) as bar:
+    bar = _Bar(config.max_steps, progress, hidden=not group.is_main)
+    with Interrupt() as interrupt, bar, closing(stage.batches):
         while progress.step < config.max_steps:
             seed_step(run.machine.seed, progress.step, group.rank)
             lr = lr_at(progress.step, run.optim, config.max_steps)

@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+import threading
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from torch import nn
 
 from minigpt import presets
 from minigpt.batches.loader import Batch
+from minigpt.batches.prefetch import Prefetch
 from minigpt.optim.groups import build_optimizer
 from minigpt.runtime import checkpoint as files
 from minigpt.runtime.distributed import Group
@@ -45,6 +47,9 @@ class Points:
 
     def load_state_dict(self, state):
         self.position = state["position"]
+
+    def close(self):
+        pass
 
 
 def squared_error(model, batch, dropout=0.1):
@@ -237,6 +242,15 @@ def test_the_wait_for_batches_is_logged(tmp_path, monkeypatch):
     fit(stage._replace(batches=SlowPoints()), optimizer, run, ALONE, scaler=LossScaler(enabled=False))
     events = [event for event in read_events(tmp_path) if event["split"] == "train"]
     assert [(event["waited"], event["tok_per_s"]) for event in events] == [(6.0, 8.0), (6.0, 8.0)]
+
+
+def test_batches_are_not_read_ahead_once_it_has_ended(tmp_path):
+    """Stages follow one another in one process: a thread that stays keeps the batches of each, and its files open."""
+    before = set(threading.enumerate())
+    stage, optimizer, run = make(tmp_path, objective=fails_at(3, lambda loss: 1 / 0), max_steps=9)
+    with pytest.raises(ZeroDivisionError):
+        fit(stage._replace(batches=Prefetch(stage.batches)), optimizer, run, ALONE, scaler=LossScaler(enabled=False))
+    assert set(threading.enumerate()) <= before
 
 
 def test_a_stage_may_have_scores_of_its_own(tmp_path, capsys):

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -22,6 +23,7 @@ FLAGS = ("-O3", "-std=gnu11", "-shared", "-fPIC", "-ffp-contract=fast", "-fno-ma
 MACHINE = ("-march=native",)
 THREADS = ("-fopenmp",)
 PATIENCE = 120  # seconds
+KEPT = 8  # libraries: of several versions, compilers and machines that share a home
 
 
 class NotCompiled(Exception):
@@ -84,6 +86,8 @@ def _compiled(compiler: str, folder: Path) -> Path:
     made_of = (*sources, *map(str.encode, (compiler, machine, *FLAGS, *THREADS)))
     target = folder / f"step-{hashlib.sha256(b'|'.join(made_of)).hexdigest()[:16]}.so"
     if target.exists():
+        with suppress(OSError):  # in a folder that cannot be written to, nothing is removed either
+            target.touch()  # in use: it counts as new
         return target
     say("compiling the engine's step for this machine, once")
     with tempfile.TemporaryDirectory(dir=folder) as aside:
@@ -93,7 +97,16 @@ def _compiled(compiler: str, folder: Path) -> Path:
         except NotCompiled:  # a compiler without OpenMP: one thread then
             _said(compiler, *FLAGS, *MACHINE, str(SOURCE), "-o", str(made), "-lm")
         made.replace(target)
+    with suppress(OSError):  # another process removes the same ones
+        remove_old(folder)
     return target
+
+
+def remove_old(folder: Path) -> None:
+    """All but the KEPT libraries that were made or loaded last. A process that has loaded one goes on with it."""
+    made = {path: path.stat().st_mtime_ns for path in folder.glob("step-*.so")}
+    for path in sorted(made, key=made.get)[:-KEPT]:
+        path.unlink()
 
 
 def _said(*command: str) -> str:

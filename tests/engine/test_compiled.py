@@ -1,6 +1,7 @@
 """The step in C computes what the step in torch does; where it cannot be compiled, torch computes."""
 
 import ctypes
+import os
 import subprocess
 
 import pytest
@@ -263,12 +264,30 @@ def test_the_library_is_compiled_once(tmp_path, monkeypatch):
     monkeypatch.setattr(compiler, "FLAGS", (*compiler.FLAGS, "-O0"))
     compiler._attempt.__wrapped__()
     [made] = (tmp_path / "minigpt").iterdir()
-    before = made.stat().st_mtime_ns
+    before = made.stat().st_ino
     compiler._attempt.__wrapped__()
-    assert made.stat().st_mtime_ns == before
+    assert made.stat().st_ino == before
     monkeypatch.setattr(compiler, "FLAGS", (*compiler.FLAGS, "-DOTHER"))
     compiler._attempt.__wrapped__()
     assert len(list((tmp_path / "minigpt").iterdir())) == 2
+
+
+def test_old_libraries_are_removed(tmp_path, monkeypatch):
+    """Each version of the source leaves one; those in use stay, and so does what is not ours."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(compiler, "FLAGS", (*compiler.FLAGS, "-O0"))
+    compiler._attempt.__wrapped__()
+    [used] = (folder := tmp_path / "minigpt").iterdir()
+    for age in range(10):
+        (other := folder / f"step-{age}.so").touch()
+        os.utime(other, (10**9 - age, 10**9 - age))
+    (folder / "notes.txt").touch()
+    os.utime(used, (0, 0))
+    compiler._attempt.__wrapped__()  # loaded: it counts as new
+    monkeypatch.setattr(compiler, "FLAGS", (*compiler.FLAGS, "-DOTHER"))
+    compiler._attempt.__wrapped__()
+    left = {path.name for path in folder.iterdir()}
+    assert len(left) == compiler.KEPT + 1 and {used.name, "notes.txt", "step-0.so"} <= left and "step-9.so" not in left
 
 
 def test_a_library_that_others_can_change_is_not_loaded(tmp_path, monkeypatch):

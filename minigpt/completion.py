@@ -16,13 +16,13 @@ from minigpt.compress.choose import for_engine
 from minigpt.compress.folder import is_compressed, load_compressed
 from minigpt.engine.config import EngineConfig, SamplingConfig
 from minigpt.engine.engine import Engine
-from minigpt.engine.generate import evaluating
 from minigpt.engine.request import Answer, Request
 from minigpt.grammar.constraint import Constraint
 from minigpt.grammar.json_schema import json_schema
 from minigpt.grammar.nodes import Node
 from minigpt.grammar.regular_expression import regular_expression
 from minigpt.grammar.token_trie import TokenTrie
+from minigpt.model.evaluating import evaluating
 from minigpt.model.gpt import GPT
 from minigpt.model.pretrained import is_reward_model, load_pretrained
 from minigpt.runtime import device

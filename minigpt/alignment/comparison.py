@@ -20,10 +20,10 @@ from minigpt.chat.answers import Said, written
 from minigpt.chat.conversation import Message
 from minigpt.chat.template import Template
 from minigpt.engine.config import EngineConfig, SamplingConfig
-from minigpt.engine.generate import evaluating
 from minigpt.engine.request import Request
 from minigpt.finetune.grade import scores
 from minigpt.lessons.tasks import FAMILIES
+from minigpt.model.evaluating import evaluating
 from minigpt.model.gpt import GPT
 from minigpt.runtime.seeding import stream_seed
 from minigpt.training.stage import Metrics

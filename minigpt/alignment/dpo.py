@@ -52,11 +52,11 @@ from minigpt.batches.loader import IGNORED, Batch
 from minigpt.batches.prefetch import Prefetch
 from minigpt.chat.template import Template
 from minigpt.engine.config import SamplingConfig
-from minigpt.engine.generate import evaluating
 from minigpt.finetune.lora import base_digest
 from minigpt.finetune.sft import QUESTION, load_chat_model, save_chat_model
 from minigpt.lessons.preferences import is_correct
 from minigpt.lessons.preferences import score as gold_score
+from minigpt.model.evaluating import evaluating
 from minigpt.model.gpt import GPT
 from minigpt.runtime.checkpoint import load_tensors, read_json, save_tensors
 from minigpt.runtime.device import compile_model

@@ -38,8 +38,8 @@ from minigpt.alignment.preference_batches import (
 from minigpt.alignment.preference_losses import reward_loss
 from minigpt.alignment.reward_model import load_reward_model, rewards, save_reward_model, with_scalar_head
 from minigpt.batches.prefetch import Prefetch
-from minigpt.engine.generate import evaluating
 from minigpt.lessons.preferences import score as gold_score
+from minigpt.model.evaluating import evaluating
 from minigpt.model.gpt import GPT
 from minigpt.model.pretrained import load_pretrained, read_config
 from minigpt.runtime.device import compile_model

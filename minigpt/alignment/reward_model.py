@@ -20,8 +20,8 @@ from minigpt.alignment.logprobs import right_padded
 from minigpt.chat.conversation import Message
 from minigpt.chat.jinja import training_template
 from minigpt.chat.template import Template
-from minigpt.engine.generate import evaluating
 from minigpt.model.config import GPTConfig
+from minigpt.model.evaluating import evaluating
 from minigpt.model.gpt import GPT, Undrawn
 from minigpt.model.hf_config import model_type
 from minigpt.model.hf_names import Place, place

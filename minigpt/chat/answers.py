@@ -6,8 +6,8 @@ from typing import NamedTuple
 from minigpt.chat.template import Template
 from minigpt.engine.config import EngineConfig
 from minigpt.engine.engine import Engine
-from minigpt.engine.generate import evaluating
 from minigpt.engine.request import Request
+from minigpt.model.evaluating import evaluating
 from minigpt.model.gpt import GPT
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from minigpt.batches.loader import Batch
+from minigpt.model.evaluating import evaluating
 from minigpt.model.gpt import GPT
 
 Summary = Callable[[Tensor], Tensor]  # inputs (B · T, K) -> what is added up
@@ -26,7 +27,7 @@ def squares(x: Tensor) -> Tensor:
 def input_sums(
     model: GPT, layers: Mapping[str, nn.Module], batches: Iterable[Batch], summary: Summary
 ) -> dict[str, Tensor]:
-    """The summary of all inputs of each layer, by its name. The model is left in evaluation mode."""
+    """The summary of all inputs of each layer, by its name."""
     sums: dict[str, Tensor] = {}
 
     def listener(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
@@ -38,9 +39,9 @@ def input_sums(
 
     hooks = [layer.register_forward_pre_hook(listener(name)) for name, layer in layers.items()]
     try:
-        model.eval()
-        for batch in batches:
-            model(batch.ids, document=batch.document)
+        with evaluating(model):
+            for batch in batches:
+                model(batch.ids, document=batch.document)
     finally:
         for hook in hooks:
             hook.remove()

@@ -1,7 +1,6 @@
 """One prompt, one sequence, one token after the other: the slow twin of everything faster."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from minigpt.engine.config import SamplingConfig
 from minigpt.engine.sampling import next_token
 from minigpt.grammar.constraint import Constraint, Cursor
 from minigpt.model.cache import DenseKVCache, KVCache
+from minigpt.model.evaluating import evaluating
 from minigpt.model.gpt import check_ids
 from minigpt.runtime.precision import compute_dtype
 from minigpt.runtime.seeding import fresh_generator
@@ -100,19 +100,6 @@ def next_logits(model: nn.Module, ids: list[int], cache: KVCache | None) -> Tens
     with evaluating(model):
         batch = torch.tensor([ids], device=next(model.parameters()).device)  # (1, T)
         return model(batch, cache=cache)[0, -1]
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, and afterwards each module back in the mode it was in."""
-    training = [module for module in model.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def dense_cache(model: nn.Module, tokens: int) -> DenseKVCache:

@@ -10,6 +10,7 @@ Read in this order:
     attention.py   how does a token look at the tokens before it?
     mlp.py         what does it do with what it saw?
     gpt.py         the whole: embedding, blocks, head; and how its weights begin
+    evaluating.py  without dropout, for a while
     hf_config.py   which Hugging Face model is this config?
     hf_names.py    what are its weights called there?
     pretrained.py  weights and config to a folder and back

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from minigpt.batches.loader import Batch
+from minigpt.model.evaluating import evaluating
 from minigpt.tokenizer import Tokenizer
 from minigpt.training.stage import Metrics
 
@@ -30,16 +31,14 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], sizes: Tensor, limit: i
     A token that stands for no text (the end of a document) costs its bits and adds no byte.
     Shapes: batches of ids and targets (B, T), targets −100 where there is nothing to predict; sizes (V,), in bytes.
     """
-    training = model.training
-    model.eval()
     nats, tokens, n_bytes = 0.0, 0, 0
-    for batch in islice(batches, limit):
-        losses = model(batch.ids, batch.targets, document=batch.document)  # (B, T)
-        real = batch.targets != -100                                       # (B, T)
-        nats += losses[real].double().sum().item()
-        tokens += int(real.sum())
-        n_bytes += int(sizes[batch.targets[real]].sum())
-    model.train(training)
+    with evaluating(model):
+        for batch in islice(batches, limit):
+            losses = model(batch.ids, batch.targets, document=batch.document)  # (B, T)
+            real = batch.targets != -100                                       # (B, T)
+            nats += losses[real].double().sum().item()
+            tokens += int(real.sum())
+            n_bytes += int(sizes[batch.targets[real]].sum())
     if tokens == 0:
         raise ValueError("the held-out text has no token to predict; give more of it with --val-data")
     loss = nats / tokens

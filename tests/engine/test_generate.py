@@ -10,11 +10,12 @@ from torch import nn
 
 from minigpt.engine.config import SamplingConfig
 from minigpt.engine.engine import Engine
-from minigpt.engine.generate import evaluating, generate
+from minigpt.engine.generate import generate
 from minigpt.engine.sampling import repetition_penalised
 from minigpt.grammar.constraint import Constraint
 from minigpt.grammar.regular_expression import regular_expression
 from minigpt.grammar.token_trie import TokenTrie
+from minigpt.model.evaluating import evaluating
 from minigpt.runtime.precision import mixed_precision
 from minigpt.runtime.seeding import generator
 

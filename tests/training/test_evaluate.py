@@ -56,10 +56,11 @@ def test_a_limit_looks_at_so_many_batches():
 
 
 def test_the_model_goes_back_to_training():
-    """Dropout that stays off after the first evaluation would overfit silently."""
+    """Dropout that stays off after the first evaluation would overfit silently; a part that never trains stays so."""
     model = Uniform(2).train()
+    model.frozen = nn.Identity().eval()
     evaluate(model, [batch(1)], torch.tensor([0, 1]))
-    assert model.training
+    assert model.training and not model.frozen.training
 
 
 def test_held_out_text_without_a_token_to_predict_is_refused():

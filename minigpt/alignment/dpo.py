@@ -34,10 +34,10 @@ from minigpt.alignment.preference_batches import (
     PairBatches,
     Sides,
     TokenPair,
-    are_ours,
     check_chats,
     in_order,
     open_pairs,
+    rules_can_judge,
 )
 from minigpt.alignment.preference_losses import (
     conservative_dpo_loss,
@@ -207,7 +207,7 @@ def open_comparison(
     Raises: ValueError for a --judge that is no reward model, or of another tokenizer.
     """
     rules: dict[str, Rule] = {}
-    if are_ours(settings.pairs):
+    if rules_can_judge(settings.pairs):
         rules = {"gold": _by(gold_score), "right": _by(is_correct)}
     if settings.judge is not None:
         device = next(reference.parameters()).device

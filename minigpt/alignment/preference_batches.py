@@ -97,7 +97,7 @@ def labelled_pairs(settings: PairsConfig, seed: int) -> tuple[list[Labelled], li
     return _generated("train", settings.examples, settings, seed), given or _generated("test", n_val, settings, seed)
 
 
-def are_ours(settings: PairsConfig) -> bool:
+def rules_can_judge(settings: PairsConfig) -> bool:
     """Whether all pairs are the project's own, held-out ones too: then its rules can judge answers to them."""
     return not is_file(settings.data) and settings.val_data is None
 

@@ -30,10 +30,10 @@ from minigpt.alignment.preference_batches import (
     PairBatches,
     Sides,
     TokenPair,
-    are_ours,
     check_chats,
     in_order,
     open_pairs,
+    rules_can_judge,
 )
 from minigpt.alignment.preference_losses import reward_loss
 from minigpt.alignment.reward_model import load_reward_model, rewards, save_reward_model, with_scalar_head
@@ -194,7 +194,7 @@ def prepare(
     loss_settings = {"label_noise": settings.label_noise, "centering": settings.centering}
     batches = PairBatches(len(sides.train), lambda places: answer_rows([sides.train[i] for i in places]),
                           batch_size=run.batches.batch_size, seed=run.machine.seed, rank=group.rank, world=group.world)
-    gold = gold_scores(sides.val) if are_ours(settings.pairs) else None  # (2n,)
+    gold = gold_scores(sides.val) if rules_can_judge(settings.pairs) else None  # (2n,)
 
     def objective(model: nn.Module, batch: AnswerRows) -> Loss:
         chosen, rejected = rewards(model, batch.ids, batch.real).chunk(2)                  # (B,), (B,)

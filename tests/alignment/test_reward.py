@@ -17,8 +17,8 @@ from minigpt.alignment.measures import calibration_error, correlation, share
 from minigpt.alignment.preference_batches import (
     PairBatches,
     TokenPair,
-    are_ours,
     labelled_pairs,
+    rules_can_judge,
     swapped,
     with_shuffled_labels,
 )
@@ -251,8 +251,9 @@ def test_the_projects_own_pairs_are_meant_whatever_lies_here(tmp_path, monkeypat
     """A folder called lessons must not take their place, and the rules judge only answers to our own questions."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lessons").mkdir()
-    assert are_ours(own := PairsConfig(examples=10)) and len(labelled_pairs(own, 1)[0]) == 10
-    assert not are_ours(PairsConfig(data="./lessons")) and not are_ours(PairsConfig(val_data="mine.jsonl"))
+    assert rules_can_judge(own := PairsConfig(examples=10)) and len(labelled_pairs(own, 1)[0]) == 10
+    of_others = PairsConfig(data="./lessons"), PairsConfig(val_data="mine.jsonl")
+    assert not any(map(rules_can_judge, of_others))
     with pytest.raises(ValueError, match="give a file of pairs"):
         labelled_pairs(PairsConfig(data="course"), 1)
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
+from exporting import MERGING, exported, read_gguf, shape
 from scripts import some_text
-from test_export import MERGING, exported, read_gguf, shape
 
 from minigpt.chat.jinja import serving_template, training_template
 from minigpt.chat.template import Template, with_chat_tokens

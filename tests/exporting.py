@@ -1,6 +1,5 @@
 """Small runs of every shape to export, and llama.cpp's own reader of what came of them."""
 
-
 import pytest
 import torch
 from scripts import some_text

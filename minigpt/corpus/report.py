@@ -7,6 +7,7 @@ from minigpt.corpus.document import Document
 
 RULES = {  # those that drop a document
     "other-kind": "a kind of file that is not read",
+    "run": "the folder of a training run: its records are no text",
     "not-utf-8": "bytes that are not UTF-8 text",
     "binary": "NUL bytes, which text does not have",
     "generated": "written by a program, as its first lines say",

@@ -20,6 +20,7 @@ from minigpt.corpus.report import CleanReport
 # Streams a corpus from its beginning each time it is called; what it drops goes into the report.
 Reader = Callable[[CleanReport], Iterator[Document]]
 
+RUN = {"run.json", "metrics.jsonl"}  # what a training run leaves in its folder
 TIMEOUT = 30  # seconds without an answer before a download is given up
 
 
@@ -81,9 +82,13 @@ def open_glob(spec: str, errors: Errors) -> Reader:
 
 
 def folder_files(folder: Path, report: CleanReport) -> Iterator[tuple[Path, str]]:
-    """(path, name in the folder) of each file of a known kind, in order of path; no hidden ones."""
+    """(path, name in the folder) of each file of a known kind, in order of path; no hidden ones, and none of runs."""
     found = []
     for here, folders, files in os.walk(folder):
+        if set(files) >= RUN:  # --data . would else learn from what it wrote there before
+            report.drop("run", Path(here).relative_to(folder).as_posix())
+            folders.clear()
+            continue
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(here, name) for name in files if not name.startswith(".")]
     for path in sorted(found, key=lambda path: path.relative_to(folder).parts):

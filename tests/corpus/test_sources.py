@@ -53,6 +53,16 @@ def test_what_a_folder_skips_is_counted(folder):
     }
 
 
+def test_a_folder_may_hold_training_runs(folder):
+    """python train.py --data . writes into out/ below it: read again, its records would be other text, or an error."""
+    for name in ("run.json", "metrics.jsonl", "report.html", "checkpoint-5/notes.txt"):
+        (folder / "out" / "quick" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "out" / "quick" / name).write_text("{}", encoding="utf-8")
+    report = CleanReport()
+    assert [document.name for document in open_source(str(folder))(report)] == ["a/c.md", "b.txt"]
+    assert report.dropped["run"].example == "out/quick"
+
+
 def test_a_glob_takes_what_it_names(folder):
     """At any depth with **; and a kind that a folder would pass over is read when it is asked for."""
     (folder / "notes.log").write_text("log\n", encoding="utf-8", newline="\n")

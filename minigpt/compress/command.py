@@ -65,6 +65,12 @@ class Result(NamedTuple):
         return "\n\n".join([*parts, f"{self.folder}: try it with python sample.py --run {self.folder}"])
 
 
+def target_of(run: Path, wish: CompressConfig) -> Path:
+    """The new folder: the one that is asked for, or one beside the run."""
+    named = run if run.name not in ("", "..") else run.resolve()
+    return Path(wish.out_dir) if wish.out_dir else named.with_name(f"{named.name}-{wish.label}")
+
+
 def compress_run(run: str | Path, wish: CompressConfig) -> Result:
     """Write a smaller model beside a run, and measure both.
 
@@ -76,7 +82,7 @@ def compress_run(run: str | Path, wish: CompressConfig) -> Result:
         raise ValueError("nothing to do: choose --int8, --int4, --int3 or --prune SHARE")
     if is_compressed(run):
         raise ValueError(f"{run} is compressed already: begin with the run it was made from")
-    target = Path(wish.out_dir) if wish.out_dir else run.resolve().with_name(f"{run.resolve().name}-{wish.label}")
+    target = target_of(run, wish)
     device.set_threads(wish.threads)
     original, settings = load_pretrained(run).eval(), run_settings(run, wish)
     with ExitStack() as stack:

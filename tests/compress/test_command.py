@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from scripts import TINY, run_script, some_text
 from minigpt import presets
 from minigpt.commands import main
 from minigpt.compress import command
-from minigpt.compress.command import compress_run, packed
+from minigpt.compress.command import compress_run, packed, target_of
 from minigpt.compress.config import CompressConfig
 from minigpt.compress.folder import is_compressed, load_compressed
 from minigpt.compress.prune import apply_masks, weight_masks
@@ -58,7 +59,8 @@ def test_quantizing_writes_a_folder_and_says_what_it_cost(flags, run, tmp_path, 
     old, new, more = row(text, "held-out bits per byte")
     assert abs(more) < 0.05 and more == pytest.approx(new - old, abs=2e-4)
     assert all(number > 0 for number in row(text, "tokens/s, alone"))
-    assert len(re.findall(r"^\| (?:q_proj|o_proj|gate|down|lm_head).* (?:int8|int4|float32) \|", text, re.M)) == 5 * in_torch
+    chosen = re.findall(r"^\| (?:q_proj|o_proj|gate|down|lm_head).* (?:int8|int4|float32) \|", text, re.M)
+    assert len(chosen) == 5 * in_torch
     said = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
     assert said["bits"] == int(flags[0][-1]) and said["rounding"] == ("gptq" if "--gptq" in flags else "nearest")
     argv = ["--run", tmp_path / "out", "--prompt", "a dog", "--max-new-tokens", "4", "--threads", "1"]
@@ -206,6 +208,14 @@ def test_what_is_taken_missing_or_compressed_already_is_refused(run, tmp_path):
         compress_run(tmp_path / "out", wish)
     with pytest.raises(ValueError, match="is compressed: begin with the run it was made from"):
         presets.from_command_line(["--init", str(tmp_path / "out")])
+
+
+def test_the_folder_stands_beside_the_run_as_it_was_named(run, monkeypatch):
+    """A path that nobody typed is no line to copy; `.` has no name of its own, and is looked up."""
+    monkeypatch.chdir(run.parent)
+    assert target_of(Path(run.name), CompressConfig(weights="int8")) == Path(f"{run.name}-int8")
+    monkeypatch.chdir(run)
+    assert target_of(Path("."), CompressConfig(weights="int8")) == run.parent / f"{run.name}-int8"
 
 
 def test_the_folder_is_named_after_what_was_done():

@@ -106,9 +106,11 @@ def explain_tokens(argv: Sequence[str]) -> None:
 def train_tokenizer(argv: Sequence[str]) -> None:
     """tokenizer.json and ranks.tiktoken, from the training side of a corpus."""
     from minigpt.corpus.read import open_corpus
+    from minigpt.runtime.whole import must_be_writable
     from minigpt.tokenizer import Tokenizer
 
     wish = config.from_command_line(TokenizerRun(), argv, "python -m minigpt tokenizer train [--data ...]")
+    must_be_writable(Path(wish.out_dir))
     texts = (document.text for document in open_corpus(wish.corpus).train())
     trained = Tokenizer.train(texts, wish.vocab_size, pattern=wish.pattern, progress=True)
     trained.save(wish.out_dir)

@@ -61,6 +61,7 @@ def test_doctor_runs_on_any_machine(capsys):
     (["tokenizer"], "tokenizer needs explain or train"),
     (["tokenizer", "explian"], "did you mean explain"),
     (["tokenizer", "explain"], "explain needs a text"),
+    (["tokenizer", "train", "--data", "README.md", "--out-dir", __file__], "is a file; choose a folder"),
     (["report"], "report needs one run folder"),
     (["report", "nowhere"], "nowhere"),
     (["export", "--to", "gguf"], "export needs one run folder or checkpoint: python -m minigpt export"),

@@ -83,3 +83,12 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def must_be_writable(folder: Path) -> None:
+    """Asked before an hour of work, not after it. Raises: ValueError for an --out-dir that can be no folder of ours."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ValueError(f"--out-dir {folder}: {there} is a file; choose a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"--out-dir {folder}: no permission to write into {there}; choose another folder")

@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
-import os
 import shutil
 from pathlib import Path
 
 from minigpt import config as settings
 from minigpt.runtime.checkpoint import checkpoints, newest_whole, read_json, remove_leftovers, write_json
+from minigpt.runtime.whole import must_be_writable
 from minigpt.training.config import RunConfig
 
 RUN, DATA, RECEIPT = "run.json", "data", "prepared.json"  # the receipt says what the data was made from
@@ -27,7 +27,7 @@ def open_run(run: RunConfig) -> Path | None:
             with other settings.
     """
     folder = Path(run.out_dir)
-    _must_be_writable(folder)
+    must_be_writable(folder)
     if not (folder / RUN).exists():
         _must_be_free(folder)
         return None
@@ -116,15 +116,6 @@ def discard(folder: Path) -> None:
 def _must_not_hold(folder: Path, init: str | None) -> None:
     if init is not None and folder.resolve() in ((base := Path(init).resolve()), *base.parents):
         raise ValueError(f"--overwrite would discard {init}, with which this run is to begin; choose another --out-dir")
-
-
-def _must_be_writable(folder: Path) -> None:
-    """Found out now, not after an hour of tokenizing."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise ValueError(f"--out-dir {folder}: {there} is a file; choose a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"--out-dir {folder}: no permission to write into {there}; choose another folder")
 
 
 def _must_be_free(folder: Path) -> None:

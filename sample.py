@@ -36,6 +36,8 @@ class SampleConfig:
     def __post_init__(self) -> None:
         if self.num_samples < 1:
             raise ValueError(f"--num-samples {self.num_samples}: needs at least 1")
+        if "" in self.stop:
+            raise ValueError("--stop is empty: every text would end before its first character")
 
 
 def main() -> int:

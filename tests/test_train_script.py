@@ -50,10 +50,12 @@ def test_a_run_leaves_a_folder_that_others_can_open(train, tmp_path):
     assert result.status == 0, result.err
     folder = tmp_path / "run"
     names = {path.name for path in folder.iterdir()}
-    assert names == {"run.json", "metrics.jsonl", "data", "checkpoint-4", "checkpoint-6", "config.json",
-                     "model.safetensors", "tokenizer.json", "tokenizer_config.json", "generation_config.json"}  # fmt: skip
+    assert names == {
+        "run.json", "metrics.jsonl", "data", "checkpoint-4", "checkpoint-6", "config.json", "model.safetensors",
+        "tokenizer.json", "tokenizer_config.json", "generation_config.json",
+    }  # fmt: skip
     assert {path.name for path in (folder / "checkpoint-6").iterdir()} >= {"state", "digest.json", "model.safetensors"}
-    assert "bits per byte" in result.err and "xz -9e" in result.err and "sample.py --run" in result.err
+    assert "bits per byte" in result.err and "xz -9e" in result.err and f"sample.py --run {folder}\n" in result.err
     transformers = pytest.importorskip("transformers")
     model = transformers.AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
@@ -301,7 +303,8 @@ def test_sampling_says_what_is_missing(sample, train, tmp_path, monkeypatch):
         (["--prompt-file", tmp_path], f"error: --prompt-file {tmp_path}: Is a directory"),
         (["--matching", "(a"], "never closed"), (["--matching", "a", "--schema", "b"], "one of them"),
         (["--schema", "nowhere.json"], "nowhere.json"), (["--schema", "run/model.safetensors"], "is not JSON"),
-        (["--matching", "abcdefgh" * 9], "needs"), (["--drafts", "9"], "--drafts 9"), (["--page", "0"], "--page 0"),
+        (["--matching", "abcdefgh" * 9], "needs"), (["--stop", ""], "--stop is empty"),
+        (["--drafts", "9"], "--drafts 9"), (["--page", "0"], "--page 0"),
     ]:  # fmt: skip
         assert (result := sample(*flags)).status == 2 and message in result.err, result.err
         assert "parameters" not in result.err or "needs" in message, "what needs no model is said before one is loaded"

@@ -204,6 +204,8 @@ def open_stage(run: RunConfig, group: Group, dtype: torch.dtype, checkpoint: Pat
     data = prepare_data(run, group)
     gpt = build_model(run, data.tokenizer, checkpoint).to(group.device)
 
+    prompt = ' --prompt "def "' if run.corpus.data == "python" else ""  # of other texts we know no beginning
+
     def outcome(scores: Metrics) -> list[str]:
         rivals = "".join(f"    {name} {bits:.3f}" for name, bits in data.compressed.items() if name != "bytes")
         return [f"held-out text: loss {scores['loss']:.4f} nats per token, perplexity {scores['perplexity']:.2f}",
@@ -218,7 +220,7 @@ def open_stage(run: RunConfig, group: Group, dtype: torch.dtype, checkpoint: Pat
         material=f"{len(data.train):,} tokens to learn from, {len(data.val):,} held out ({run.corpus.data})",
         epoch_tokens=len(data.train),
         outcome=outcome,
-        try_it=f'python sample.py --run {run.out_dir} --prompt "def "',
+        try_it=f"python sample.py --run {run.out_dir}{prompt}",
     )
 
 

@@ -200,11 +200,15 @@ def all_rows(word: str = "", archs: tuple[int, ...] = BOTH, processes: int | Non
     work = [(entry, arch) for entry in ENTRIES if word in entry for arch in archs]
     if not work:
         raise ValueError(f"no entry of the manifest contains {word!r}; there are: {', '.join(ENTRIES)}")
-    context = multiprocessing.get_context("spawn")  # the parent may have started CUDA, or interpret
-    processes = processes or os.cpu_count()
-    with concurrent.futures.ProcessPoolExecutor(processes, context, initializer=_compile_in_this_process) as pool:
+    with compiling_processes(processes) as pool:
         for rows in pool.map(rows_of, *zip(*work, strict=True)):
             yield from rows
+
+
+def compiling_processes(count: int | None = None) -> concurrent.futures.ProcessPoolExecutor:
+    """As many as there are cores, or `count`, that compile even where this one has started CUDA, or interprets."""
+    context, count = multiprocessing.get_context("spawn"), count or os.cpu_count()
+    return concurrent.futures.ProcessPoolExecutor(count, context, initializer=_compile_in_this_process)
 
 
 def _compile_in_this_process() -> None:

@@ -54,6 +54,8 @@ def shortened(command):
         words += ["--dry-run", "--only", "rotary/both"]  # no GPU here
     if "benchmarks.bench_decoding" in words:
         words += ["--dry-run"]
+    if "benchmarks.tune_attention" in words:
+        words += ["--dry-run", "--only", "forward 64"]
     words = [sys.executable, *words[1:]] if words[0] == "python" else words
     if words[0] == "torchrun":
         words = [sys.executable, "-m", "torch.distributed.run", "--rdzv-backend", "c10d",

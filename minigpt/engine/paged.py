@@ -5,6 +5,7 @@ scheduler; `Paged` is the one for a GPU, where `kernels.decode_attention` finds 
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ import kernels
 from minigpt.engine.scheduler import Sequence as Running
 from minigpt.engine.scheduler import Work
 from minigpt.model.config import GPTConfig
+
+LONG = 16  # tokens of one sequence in a step, from which on its pages are gathered
 
 
 class InPlace:
@@ -36,9 +39,11 @@ class InPlace:
 
 
 class Paged(InPlace):
-    """Keys and values (L, pages + 1, G, page, D), and attention to them. Every row of a step is a query of its own.
+    """Keys and values (L, pages + 1, G, page, D), and attention to them.
 
-    The last page is nobody's: idle rows write there. `place` and `attend` ask the host nothing: see `graphs.py`.
+    A row of a step is a query of its own, but for parts of prompts: many queries would read the same pages, each for
+    itself, so these are gathered once and read by all. The last page is nobody's: idle rows write there. `place`, and
+    `attend` after it, ask the host nothing: see `graphs.py`.
     """
 
     def __init__(self, config: GPTConfig, pages: int, page: int, like: Tensor) -> None:
@@ -57,10 +62,21 @@ class Paged(InPlace):
         counts = torch.tensor([work.count for work in works])
         table = torch.tensor(tables, dtype=torch.int32).repeat_interleave(counts, 0)                    # (N, pages)
         self.place(torch.tensor(positions, device=self.device), table.to(self.device))
+        rest, at = [], 0
+        for work in works:
+            rows, at = slice(at, at + work.count), at + work.count
+            if work.count < LONG:
+                rest += range(rows.start, rows.stop)
+            else:
+                pages = torch.tensor(work.sequence.pages, device=self.device)
+                self.chunks.append(_Chunk(rows, pages, work.sequence.computed + work.count))
+        if self.chunks:
+            self.rest = torch.tensor(rest, dtype=torch.long, device=self.device)
 
     def place(self, position: Tensor, table: Tensor) -> None:
         """The same from tensors alone: where each row stands (N,), and the pages of its sequence (N, pages)."""
         self.position, self.table = position, table
+        self.chunks, self.rest = list[_Chunk](), slice(None)  # rows that attend together, and those that do alone
         self.lengths = (position + 1).int()
         self.where = table.gather(1, (position // self.page)[:, None])[:, 0].long()                     # (N,) pages
         self.within = position % self.page                                                              # (N,)
@@ -70,5 +86,30 @@ class Paged(InPlace):
         keys, values = self.arrays["keys"][layer], self.arrays["values"][layer]                 # (pages, G, page, D)
         keys[self.where, :, self.within] = k.to(keys.dtype)
         values[self.where, :, self.within] = v.to(values.dtype)
-        y = kernels.decode_attention(q.to(keys.dtype), keys, values, self.table, self.lengths, window=self.window)
-        return y.to(q.dtype)
+        if not self.chunks:
+            return self._alone(q, keys, values)
+        y = torch.empty_like(q)
+        for chunk in self.chunks:
+            y[chunk.rows] = chunk.attend(q[chunk.rows], keys, values, self.window)
+        if len(self.rest):
+            y[self.rest] = self._alone(q[self.rest], keys, values)
+        return y
+
+    def _alone(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Each of the rest attends to its own pages. q (n, H, D) -> (n, H, D)"""
+        table, lengths = self.table[self.rest], self.lengths[self.rest]
+        return kernels.decode_attention(q.to(keys.dtype), keys, values, table, lengths, window=self.window).to(q.dtype)
+
+
+class _Chunk(NamedTuple):
+    """A part of a prompt: rows of a step that are the last tokens of one sequence."""
+
+    rows: slice
+    pages: Tensor  # (n,)
+    length: int    # of the sequence, with them
+
+    def attend(self, q: Tensor, keys: Tensor, values: Tensor, window: int | None) -> Tensor:
+        """q (T, H, D), keys and values (pages, G, page, D) -> (T, H, D)"""
+        k, v = (x.transpose(0, 1)[:, self.pages].flatten(1, 2)[None, :, : self.length] for x in (keys, values))
+        y = kernels.attention(q.to(k.dtype).transpose(0, 1)[None], k, v, window=window)         # (1, H, T, D)
+        return y[0].transpose(0, 1).to(q.dtype)

@@ -48,7 +48,7 @@ class Sequence:
     pages: list[int] = field(default_factory=list)  # room for them, and for those of the next step
     filed: int = 0                                  # of them, those that hold what they are for
     drafts: list[int] = field(default_factory=list)  # guessed tokens, to be computed and perhaps kept
-    trust: int = 3                                  # how many may be guessed next: right ones earn more, wrong ones cost
+    trust: int = 3                                  # how many may be guessed next: right ones earn more, wrong cost
 
     @property
     def tokens(self) -> list[int]:

@@ -9,13 +9,12 @@ import torch
 from small_gpt import BOLD, VARIANTS, VOCAB, asked, finished, made_gpt
 
 from kernels.quantization import quantize_int8
-from minigpt.engine import forward
+from minigpt.engine import forward, paged
 from minigpt.engine.choose import Choices
 from minigpt.engine.config import EngineConfig, SamplingConfig
 from minigpt.engine.engine import Engine
 from minigpt.engine.generate import generate
 from minigpt.engine.integer_linear import IntegerLinear
-from minigpt.engine.paged import Paged
 from minigpt.engine.request import Answer, Request
 from minigpt.grammar.constraint import Constraint
 from minigpt.grammar.json_schema import json_schema
@@ -38,10 +37,12 @@ def test_every_request_in_a_crowd_gets_what_generate_gives(variant):
         assert len(set(alone)) > 3
 
 
+@pytest.mark.parametrize("long", [3, paged.LONG])
 @pytest.mark.parametrize("variant", sorted(set(VARIANTS) - {"alibi"}))
-def test_the_pages_of_a_gpu_hold_what_lanes_do(variant, monkeypatch):
-    """The memory for `kernels.decode_attention`, here with the kernel's twin in torch."""
-    pages_of = lambda config, lanes, pages, page, like, rows: Paged(config, pages, page, like)  # noqa: E731
+def test_the_pages_of_a_gpu_hold_what_lanes_do(variant, long, monkeypatch):
+    """The memory for `kernels.decode_attention`, here with the kernel's twin in torch; parts of prompts gather it."""
+    monkeypatch.setattr(paged, "LONG", long)
+    pages_of = lambda config, lanes, pages, page, like, rows: paged.Paged(config, pages, page, like)  # noqa: E731
     monkeypatch.setattr(forward, "Lanes", pages_of)
     gpt = made_gpt(**VARIANTS[variant], context_length=32)
     small = EngineConfig(max_batch=3, page=4, chunk=7, chunk_beside=5, cache_tokens=60, drafts=2)

@@ -20,6 +20,7 @@ def one_line_errors() -> Iterator[None]:
     A character that standard output cannot show becomes a question mark: a model may write any.
     MINIGPT_TRACEBACK=1 shows the whole traceback instead, for those who look for a bug in our code.
     """
+    _open_what_is_closed()
     if isinstance(sys.stdout, io.TextIOWrapper):  # and no StringIO, which shows everything
         sys.stdout.reconfigure(errors="replace")
     if os.environ.get("MINIGPT_TRACEBACK") == "1":
@@ -39,6 +40,16 @@ def one_line_errors() -> Iterator[None]:
             raise
         print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
+
+
+def _open_what_is_closed() -> None:
+    """A service may have closed the three standard streams, and has then no file behind them: nothing, from here on.
+
+    Left closed, their numbers would go to the next files that are opened, and what a library says would be in those.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  as long as the process
 
 
 def explain(error: Exception) -> str | None:

@@ -5,7 +5,9 @@ import io
 import json
 import os
 import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -111,6 +113,14 @@ def test_a_character_that_cannot_be_shown_ends_nothing(monkeypatch):
         with console.one_line_errors():
             print("né", end="")
     assert shown.getvalue() == b"n?" and stream.getvalue() == "né"
+
+
+def test_closed_streams_end_nothing():
+    """As services start programs: `program <&- >&- 2>&-`. There is nothing to read, and nobody to tell."""
+    code = ("import sys; from minigpt.runtime.console import one_line_errors, say\n"
+            "with one_line_errors(): say(sys.stdin.read()); print('said'); sys.exit(7)")  # fmt: skip
+    line = 'exec "$0" -c "$1" <&- >&- 2>&-'
+    assert subprocess.run(["sh", "-c", line, sys.executable, code], cwd=Path(__file__).parents[2]).returncode == 7
 
 
 def test_what_only_we_can_cause_keeps_its_traceback():

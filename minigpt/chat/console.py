@@ -80,7 +80,7 @@ def _piped() -> Iterator[str]:
 def _obey(session: Session, command: str) -> bool:
     """Do what a line that begins with / says. False: end the chat."""
     match command:
-        case "/quit":
+        case "/quit" | "/exit":
             return False
         case "/reset":
             session.reset()

@@ -12,9 +12,9 @@ import torch
 from chat.talkers import BYTES, assistant, says, user
 from scripts import ROOT
 
-from minigpt.commands import main
 from minigpt.chat.extend import extended
 from minigpt.chat.template import Template, with_chat_tokens
+from minigpt.commands import main
 from minigpt.model.config import GPTConfig
 from minigpt.model.gpt import GPT
 from minigpt.model.pretrained import save_pretrained
@@ -77,6 +77,8 @@ def test_what_begins_with_a_slash_is_obeyed(tmp_path, monkeypatch, capsys):
         "a new conversation", "there is no /rest",
     ]  # fmt: skip
     assert all(f"\n{command} " in err for command in ("/reset", "/undo", "/quit"))
+    piped(["Hi", "/exit", "never"], monkeypatch, run)  # what other chats taught the fingers
+    assert capsys.readouterr().out == "ab\n"
 
 
 def test_flags_reach_the_model(tmp_path, monkeypatch, capsys):

@@ -40,9 +40,14 @@ def library() -> ctypes.CDLL:
 
 @cache
 def _attempt() -> ctypes.CDLL | NotCompiled:
-    """Once in a process, also where it fails: a compiler may take long to say no."""
-    if os.environ.get("MINIGPT_ENGINE") == "torch":
+    """Once in a process, also where it fails: a compiler may take long to say no.
+
+    Raises: ValueError for a MINIGPT_ENGINE that is none.
+    """
+    if (asked := os.environ.get("MINIGPT_ENGINE", "auto")) == "torch":
         return NotCompiled("MINIGPT_ENGINE=torch asks for torch")
+    if asked != "auto":
+        raise ValueError(f"MINIGPT_ENGINE={asked} is not a choice: choose auto (C where it can be compiled) or torch")
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minigpt"
         return ctypes.CDLL(str(_compiled(found(), _own(folder))))

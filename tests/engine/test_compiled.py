@@ -258,6 +258,13 @@ def test_without_a_compiler_torch_computes_and_says_why(variables, reason, monke
     assert len(finished(engine, [asked([1], sampling=LIKELIEST)])[0].tokens) == 12
 
 
+def test_a_wish_that_is_mistyped_is_not_passed_over(monkeypatch):
+    """Who measures torch must not measure C."""
+    monkeypatch.setenv("MINIGPT_ENGINE", "troch")
+    with pytest.raises(ValueError, match="MINIGPT_ENGINE=troch is not a choice"):
+        compiler._attempt.__wrapped__()
+
+
 def test_the_library_is_compiled_once(tmp_path, monkeypatch):
     """A second process finds it; another source, compiler or machine is another library."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -154,6 +154,8 @@ def _characters(tokens: Iterator[int], tokenizer: Tokenizer) -> Iterator[str]:
 
 # --- what a command line names ------------------------------------------------------------------------------------
 
+SHOWN = 8  # runs, to choose from
+
 
 def newest_run(named: str | None, parent: Path = Path("out")) -> Path:
     """The folder that was named, or the run in `out/` whose weights are newest, of those that write.
@@ -168,8 +170,9 @@ def newest_run(named: str | None, parent: Path = Path("out")) -> Path:
         return runs[-1].parent
     folder = Path(named)
     if not (folder / "config.json").exists():
-        there = ", ".join(str(path.parent) for path in runs) or "none yet"
-        raise ValueError(f"{folder} holds no model (config.json is missing). Trained runs: {there}")
+        there = ", ".join(str(path.parent) for path in runs[: -SHOWN - 1 : -1]) or "none yet"
+        more = f", and {len(runs) - SHOWN} older ones" if len(runs) > SHOWN else ""
+        raise ValueError(f"{folder} holds no model (config.json is missing). Trained runs: {there}{more}")
     return folder
 
 

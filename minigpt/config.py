@@ -52,6 +52,11 @@ class Setting(NamedTuple):
         return "--" + self.name.replace("_", "-")
 
     @property
+    def written(self) -> str:
+        """The value as a user writes it after the flag: `on`, `none`, `3e-4`."""
+        return _shown(self.value)
+
+    @property
     def accepts(self) -> str:
         """What the user may write after the flag: `{on,off}`, `INT`, `FLOAT|none`."""
         kind, optional = _strip_none(self.type)

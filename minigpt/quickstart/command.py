@@ -69,7 +69,7 @@ def open_state(wish: QuickstartConfig, folder: Path) -> dict[str, Any]:
         begun = config.from_dict(QuickstartConfig(), state["settings"], str(file))
         for old, new in config.differences(begun, wish):
             if new.name not in FREE:
-                raise ValueError(f"{folder} was begun with {old.flag} {old.value}, not {new.value}. Go on with the old "
+                raise ValueError(f"{folder} was begun with {old.flag} {old.written}, not {new.written}. Go on with the old "
                                  "value, choose another --out-dir, or begin again with --overwrite")  # fmt: skip
         return state
     if file.exists():

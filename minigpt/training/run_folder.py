@@ -128,11 +128,13 @@ def _must_be_free(folder: Path) -> None:
 def _must_be_the_same(new: RunConfig, old: RunConfig, folder: Path) -> None:
     """Resuming changes nothing but the number of steps, which may grow; and where the run is told to look."""
     free = {"resume", "overwrite", "out_dir", "workers"}
-    changed = [(before, after) for before, after in settings.differences(old, new) if after.name not in free]
-    for before, after in changed:
-        if after.name == "max_steps" and after.value > before.value:
-            continue
+    changed = [
+        f"{after.flag} {before.written}, not {after.written}"
+        for before, after in settings.differences(old, new)
+        if after.name not in free and not (after.name == "max_steps" and after.value > before.value)
+    ]
+    if changed:
         raise ValueError(
-            f"{folder} holds a run with {after.flag} {before.value}, not {after.value}. Resume it with the old value, "
-            f"choose another --out-dir, or begin again with --overwrite."
+            f"{folder} holds a run with {'; '.join(changed)}. Resume it with the old value{'s' * (len(changed) > 1)}, "
+            "choose another --out-dir, or begin again with --overwrite."
         )

@@ -61,6 +61,13 @@ def test_any_other_changed_setting_is_named(run, flags):
         open_run(with_setting(run, *flags))
 
 
+def test_all_changed_settings_are_named_at_once(run):
+    """Whoever forgot three flags wants to try twice, not four times; and reads them as they are to be written."""
+    begin(with_setting(run, "--n-layer", "5", "--tied", "off", "--threads", "2"))
+    with pytest.raises(ValueError, match="--threads 2, not none; --n-layer 5, not 4; --tied off, not on. .* values,"):
+        open_run(run)
+
+
 def test_a_setting_younger_than_the_run_changes_nothing(run, tmp_path):
     """A preset may have begun to use what did not exist when the run began; the run goes on without it."""
     write_run(run)

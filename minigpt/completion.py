@@ -162,7 +162,7 @@ def newest_run(named: str | None, parent: Path = Path("out")) -> Path:
 
     Raises: ValueError saying what is missing and which runs are there.
     """
-    found = (path for path in parent.glob("*/model.safetensors") if not is_reward_model(path.parent))
+    found = (path for path in parent.glob("[!.]*/model.safetensors") if not is_reward_model(path.parent))
     runs = sorted(found, key=lambda path: path.stat().st_mtime_ns)
     if named is None:
         if not runs:

@@ -67,10 +67,11 @@ def open_state(wish: QuickstartConfig, folder: Path) -> dict[str, Any]:
     if file.exists() and not wish.overwrite:
         state = read_json(file)
         begun = config.from_dict(QuickstartConfig(), state["settings"], str(file))
-        for old, new in config.differences(begun, wish):
-            if new.name not in FREE:
-                raise ValueError(f"{folder} was begun with {old.flag} {old.written}, not {new.written}. Go on with the old "
-                                 "value, choose another --out-dir, or begin again with --overwrite")  # fmt: skip
+        changed = [f"{old.flag} {old.written}, not {new.written}" for old, new in config.differences(begun, wish)
+                   if new.name not in FREE]  # fmt: skip
+        if changed:
+            raise ValueError(f"{folder} was begun with {'; '.join(changed)}. Go on as it was begun, choose another "
+                             "--out-dir, or begin again with --overwrite")  # fmt: skip
         return state
     if file.exists():
         discard_all(folder)

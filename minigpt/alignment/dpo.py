@@ -181,7 +181,8 @@ def open_stage(
     known = open_reference(mixed_precision(reference, dtype), base_digest(reference), sides, run, group,
                            begun=checkpoint is not None)  # fmt: skip
     control = ", their labels drawn by a coin" if settings.pairs.labels == "shuffled" else ""
-    comparison = open_comparison(run, settings, reference, sides.val, template)
+    judge = None if settings.judge is None else load_judge(Path(settings.judge), tokenizer, group.device)
+    comparison = open_comparison(run, settings, reference, sides.val, template, judge)
     return Prepared(
         stage=prepare(run, settings, gpt, tokenizer, (sides, known), comparison, group, dtype),
         trained=gpt,
@@ -194,24 +195,26 @@ def open_stage(
         try_it=f"python -m minigpt chat {run.out_dir}",
         rows="pairs",
         rows_each=2,
-        frozen=(reference,),
+        frozen=(reference,) if judge is None else (reference, judge),
         beside=partial(beside, run, settings),
     )
 
 
 def open_comparison(
-    run: RunConfig, settings: DPOConfig, reference: GPT, held_out: list[TokenPair], template: Template
+    run: RunConfig,
+    settings: DPOConfig,
+    reference: GPT,
+    held_out: list[TokenPair],
+    template: Template,
+    judge: GPT | None,
 ) -> Comparison:
-    """The held-out questions, each once, and what is known to judge answers to them.
-
-    Raises: ValueError for a --judge that is no reward model, or of another tokenizer.
-    """
+    """The held-out questions, each once, and what is known to judge answers to them; `judge`: a reward model."""
     rules: dict[str, Rule] = {}
     if rules_can_judge(settings.pairs):
         rules = {"gold": _by(gold_score), "right": _by(is_correct)}
-    if settings.judge is not None:
-        device = next(reference.parameters()).device
-        rules["reward"] = _by_reward_model(Path(settings.judge), template.tokenizer, device)
+    if judge is not None:
+        rules["reward"] = lambda questions, said: score_rows(
+            judge, [[*one.prompt, *one.tokens, template.end] for one in said])  # fmt: skip
     different = {str(pair.messages.prompt): pair.messages.prompt for pair in held_out}
     questions = list(different.values())[: settings.prompts]
     sampling = SamplingConfig(temperature=settings.temperature, max_new_tokens=settings.answer_tokens)
@@ -223,12 +226,11 @@ def _by(judge: Callable[[str, str], float]) -> Rule:
                                     for question, one in zip(questions, said, strict=True)]  # fmt: skip
 
 
-def _by_reward_model(folder: Path, tokenizer: Tokenizer, device: torch.device) -> Rule:
-    theirs = Tokenizer.load(folder)
-    if theirs.fingerprint != tokenizer.fingerprint:
+def load_judge(folder: Path, tokenizer: Tokenizer, device: torch.device) -> GPT:
+    """The reward model of --judge. Raises: ValueError for what is none, and for one of another tokenizer."""
+    if Tokenizer.load(folder).fingerprint != tokenizer.fingerprint:
         raise ValueError(f"--judge {folder} reads other tokens than the model: train it from the same base")
-    model, end = load_reward_model(folder).to(device), Template(tokenizer).end
-    return lambda questions, said: score_rows(model, [[*one.prompt, *one.tokens, end] for one in said])
+    return load_reward_model(folder).to(device)
 
 
 def prepare(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from minigpt.alignment.advantages import ended_or
 from minigpt.alignment.problems import is_right
@@ -36,7 +36,14 @@ class Answered(NamedTuple):
     text: str
 
 
-Judge = Callable[[Sequence[Answered]], Tensor]  # answers -> rewards (B,)
+class Judge(NamedTuple):
+    """Who rewards answers."""
+
+    rewards: Callable[[Sequence[Answered]], Tensor]  # answers -> (B,)
+    models: tuple[nn.Module, ...] = ()               # whom it asks: they take memory as long as training lasts
+
+    def __call__(self, answers: Sequence[Answered]) -> Tensor:
+        return self.rewards(answers)
 
 
 def verified(answers: Sequence[Answered]) -> Tensor:
@@ -51,11 +58,11 @@ def open_judge(reward: str, seed: int, template: Template, device: torch.device)
     Raises: FileNotFoundError for a folder that is none; ValueError for a reward model of another tokenizer.
     """
     if reward == "verifier":
-        return verified
+        return Judge(verified)
     if reward == "constant":
-        return lambda answers: torch.ones(len(answers))
+        return Judge(lambda answers: torch.ones(len(answers)))
     if reward == "shuffled":
-        return partial(_shuffled, seed)
+        return Judge(partial(_shuffled, seed))
     return _model_judge(Path(reward), template, device)
 
 
@@ -79,4 +86,4 @@ def _model_judge(folder: Path, template: Template, device: torch.device) -> Judg
         scores = torch.tensor(score(model, template, told))
         return ended_or(scores, ended, otherwise=float(scores[ended].min()) if ended.any() else 0.0)
 
-    return judge
+    return Judge(judge, (model,))

@@ -111,7 +111,7 @@ class Policy:
             outcome=self.outcome,
             try_it=f"python -m minigpt chat {self.run.out_dir}",
             rows="answers",
-            frozen=(self.reference,),
+            frozen=(self.reference, *self.judge.models),
             beside=self.beside,
         )
 

@@ -15,7 +15,7 @@ from minigpt import presets
 from minigpt.alignment import dpo as dpo_stage
 from minigpt.alignment.comparison import Comparison, Said, answers, exact_match, kl_per_token
 from minigpt.alignment.config import DPOConfig
-from minigpt.alignment.dpo import LOSSES, answer_logprobs, compared, dpo_batch, open_comparison
+from minigpt.alignment.dpo import LOSSES, answer_logprobs, compared, dpo_batch, load_judge, open_comparison
 from minigpt.alignment.logprobs import frozen
 from minigpt.alignment.preference_batches import Labelled, TokenPair, swapped, tokenized
 from minigpt.alignment.reward_model import save_reward_model, with_scalar_head
@@ -206,7 +206,8 @@ def test_a_reward_model_judges_where_the_reference_is(chat, chat_model, tmp_path
     gpt, template = chat
     save_reward_model(with_scalar_head(gpt), template.tokenizer, tmp_path)
     run = presets.from_command_line(["dpo", "--init", str(chat_model), "--judge", str(tmp_path)])
-    comparison = open_comparison(run, run.stage, gpt.to("meta"), [], template)
+    judge = load_judge(tmp_path, template.tokenizer, torch.device("meta"))
+    comparison = open_comparison(run, run.stage, gpt, [], template, judge)
     where = []
     monkeypatch.setattr(dpo_stage, "score_rows", lambda model, rows: where.append(model.lm_head.weight.device.type))
     comparison.rules["reward"]([], [])
@@ -221,15 +222,17 @@ def test_without_problems_nothing_is_said_about_them(chat):
 # --- the journey --------------------------------------------------------------------------------------------------
 
 
-def test_the_estimate_of_memory_knows_of_the_reference_and_of_both_answers(chat_model, jsonl, tmp_path):
-    """A pair has two rows; the reference is there as long as the policy."""
-    argv = ["dpo", "--init", chat_model, "--data", jsonl, "--out-dir", tmp_path / "dpo", *SHORT]
+def test_the_estimate_of_memory_knows_of_reference_judge_and_both_answers(chat_model, jsonl, tmp_path):
+    """A pair has two rows; the reference is there as long as the policy, and so is a reward model that judges."""
+    (judge := tmp_path / "judge").mkdir()
+    save_reward_model(with_scalar_head(load_pretrained(chat_model)), Tokenizer.load(chat_model), judge)
+    argv = ["dpo", "--init", chat_model, "--data", jsonl, "--judge", judge, "--out-dir", tmp_path / "dpo", *SHORT]
     run = presets.from_command_line(list(map(str, argv)))
     prepared = run.stage.prepare(run, Group(0, 1, CPU), torch.float32, None)
     batch = next(prepared.stage.batches)
     counted, _ = counted_bytes(prepared, run, batch)
     assert standing(prepared, run.optim, torch.float32) == counted
-    assert prepared.rows_each * run.batches.batch_size == len(batch.ids) and len(prepared.frozen) == 1
+    assert prepared.rows_each * run.batches.batch_size == len(batch.ids) and len(prepared.frozen) == 2
 
 
 @pytest.fixture

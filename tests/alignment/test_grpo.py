@@ -10,6 +10,7 @@ import torch
 from scripts import run_script
 from vowels import opened
 
+from minigpt.alignment.judges import Judge
 from minigpt.alignment.logprobs import token_logprobs
 from minigpt.alignment.rollouts import Experience
 from minigpt.runtime.checkpoint import file_digest
@@ -31,7 +32,7 @@ def judged_by(monkeypatch, rewards):
         asked.append(len(answers))
         return torch.tensor(rewards).repeat(len(answers) // len(rewards) + 1)[: len(answers)]
 
-    monkeypatch.setattr("minigpt.alignment.policy_stage.open_judge", lambda *_: judge)
+    monkeypatch.setattr("minigpt.alignment.policy_stage.open_judge", lambda *_: Judge(judge))
     return asked
 
 

@@ -75,13 +75,16 @@ def test_the_price_of_distance_follows_the_distance(guessing, scale, direction):
 
 
 @pytest.mark.parametrize("preset", ["ppo", "grpo"])
-def test_the_estimate_of_memory_knows_of_critic_and_reference(guessing, preset):
-    """Both are as large as the policy; the critic has gradients and moments of its own."""
-    run, prepared = opened(preset, guessing)
+def test_the_estimate_of_memory_knows_of_critic_reference_and_judge(guessing, preset, tmp_path):
+    """Each is as large as the policy; the critic has gradients and moments of its own."""
+    save_reward_model(with_scalar_head(load_pretrained(guessing)), tokenizer(), tmp_path)
+    run, prepared = opened(preset, guessing, "--reward", str(tmp_path))
     counted, _ = counted_bytes(prepared, run, next(prepared.stage.batches))
     policy = sum(weight.nbytes for weight in prepared.gpt.parameters())
     assert standing(prepared, run.optim, torch.float32) == counted
-    assert counted >= (5 + 4 * (preset == "ppo")) * policy  # weights, gradients, two moments, and the reference
+    judge = sum(weight.nbytes for weight in prepared.frozen[1].parameters())
+    others = 5 + 4 * (preset == "ppo")  # weights, gradients, two moments, and the reference
+    assert counted >= others * policy + judge
 
 
 # --- a run --------------------------------------------------------------------------------------------------------

@@ -41,13 +41,15 @@ def is_known_kind(path: Path) -> bool:
 def decoded(path: Path, errors: Errors) -> Iterator[str]:
     """The text of a file in blocks of at most PIECE characters, line ends untouched.
 
-    Raises: NotTextError at the first byte that is not UTF-8, if errors is "strict", or at a NUL.
+    Raises: NotTextError at the first byte that is not UTF-8, if errors is "strict", at a NUL, and for UTF-16.
     """
     decoder = codecs.getincrementaldecoder("utf-8")(errors)
     with path.open("rb") as file:
         consumed = 0
         while True:
             block = file.read(PIECE)
+            if consumed == 0 and block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise NotTextError(f"{path} is UTF-16, not UTF-8 text: save it as UTF-8", "not-utf-8")
             pending = len(decoder.getstate()[0])  # the first bytes of a character cut by the last block
             try:
                 text = decoder.decode(block, final=not block)

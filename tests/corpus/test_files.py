@@ -88,6 +88,16 @@ def test_a_character_cut_by_the_end_of_the_file_is_refused(tmp_path):
         read(tmp_path / "a.txt")
 
 
+def test_utf_16_is_called_by_its_name(tmp_path):
+    """What Windows calls Unicode, and PowerShell's > writes: to replace its bytes would leave none of its letters."""
+    path = tmp_path / "notes.txt"
+    for encoding in ("utf-16-le", "utf-16-be"):
+        path.write_bytes("\ufeffa note".encode(encoding))
+        for errors in ("strict", "replace"):
+            with pytest.raises(NotTextError, match=r"notes\.txt is UTF-16, not UTF-8 text: save it as UTF-8"):
+                list(read_file(path, path.name, errors))
+
+
 def test_a_flaw_in_the_last_byte_shows_before_the_first_piece(tmp_path, small_pieces):
     """Half a document in the training set, and a drop in the report, would contradict each other."""
     (tmp_path / "a.txt").write_bytes(b"good words. " * 10 + b"\0")

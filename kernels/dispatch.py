@@ -223,7 +223,7 @@ def explain(device: torch.device | str | None = None, dtype: torch.dtype = torch
     for op in OPS:
         row = _chosen.get((op, device, dtype)) or choose(op, device, dtype)
         if op in _uncovered and row.choice in KERNELS:
-            other = "the portable kernel" if row.choice == "hopper" else "torch"
+            other = "another" if row.choice == "hopper" else "torch"
             row = row._replace(reason=f"{row.reason}; {other} where {_uncovered[op]}")
         rows.append(row)
     return rows

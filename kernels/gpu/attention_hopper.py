@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from kernels.gpu.attention import attention_by, backward_op, forward_op
+from kernels.gpu.attention import uncovered_attention as uncovered_by_the_portable
 from kernels.gpu.attention_hopper_backward import backward
 from kernels.gpu.attention_hopper_forward import forward
 from kernels.gpu.hopper import DTYPES, can_be_copied
@@ -21,18 +22,16 @@ attention = attention_by(_forward)
 
 
 def uncovered_attention(q: Tensor, k: Tensor, v: Tensor, **how: Any) -> str | None:
-    """Why the portable kernel must do it; None if this one can, or nobody can."""
+    """Why another must do it; None if this kernel can, or nobody can."""
     if not q.dim() == k.dim() == v.dim() == 4:
         return None
-    for name in ("alibi", "document", "softcap", "dropout"):
-        if how.get(name) is not None and (name != "dropout" or how[name] > 0):
+    if (reason := uncovered_by_the_portable(q, k, v, **how)) is not None:
+        return reason
+    for name in ("document", "softcap"):
+        if how.get(name) is not None:
             return f"{name} is left to the portable kernel"
     if q.dtype not in DTYPES or q.size(-1) not in WIDTHS:
         return f"heads of {q.size(-1)} channels in {q.dtype}: Hopper's kernel takes {WIDTHS} in half precision"
-    if how.get("scale") is not None and how["scale"] <= 0:
-        return f"scale={how['scale']} is not positive"
-    if q.size(2) > k.size(2):
-        return f"{q.size(2)} queries of {k.size(2)} keys: some would see nothing"
     if not all(can_be_copied(x) for x in (q, k, v)):
         return "rows that do not begin at multiples of 16 bytes are beyond the copying unit"
     return None

@@ -29,7 +29,6 @@ from kernels.gpu.hopper import (
     ROWS,
     STAGES,
     barrier,
-    can_be_copied,
     hidden,
     own,
     ring,
@@ -38,6 +37,7 @@ from kernels.gpu.hopper import (
     span,
     store,
     tiles_of,
+    within_reach,
 )
 from kernels.launch import cdiv, launch
 
@@ -251,8 +251,8 @@ def backward(
     """As `attention_backward.backward`, without documents and softcap, for shapes that `attention_hopper` covers."""
     assert document is None and softcap == 0, "uncovered"
     (B, H, T, D), (G, S) = q.shape, k.shape[1:3]
-    dy = dy if can_be_copied(dy) else dy.contiguous()
     dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    dy, q, k, v = (within_reach(x) for x in (dy, q, k, v))
     delta, side = delta_of(y, dy, dlse), CONSUMERS.value * ROWS.value
     rest = (lse.size(2), H, G, T, S, ahead, behind, scale)
     block = 64                              # as many as the registers allow: `manifest` has the proof

@@ -37,6 +37,7 @@ from kernels.gpu.hopper import (
     span,
     store,
     tiles_of,
+    within_reach,
 )
 from kernels.launch import cdiv, launch
 
@@ -153,6 +154,7 @@ def forward(
     assert document is None and softcap == 0, "uncovered"
     (B, H, T, D), (G, S) = q.shape, k.shape[1:3]
     y, lse = torch.empty_like(q), per_query(q)
+    q, k, v = (within_reach(x) for x in (q, k, v))
     q_rows, y_rows = (tiles_of(x, ROWS.value) for x in (q, y))
     k_rows, v_rows = (tiles_of(x, BLOCK_S.value) for x in (k, v))
     launch(

@@ -96,7 +96,16 @@ def tiles_of(x: Tensor, rows: int) -> TensorDescriptor:
 
 
 def can_be_copied(x: Tensor) -> bool:
-    """Can the copying unit find rows of x? They must begin at multiples of 16 bytes."""
+    """Can the copying unit find rows of x? They must lie multiples of 16 bytes apart, their channels side by side."""
     steps = [stride for size, stride in zip(x.shape[:3], x.stride(), strict=False) if size > 1]
-    aligned = all(step * x.element_size() % 16 == 0 for step in (x.storage_offset(), *steps))
-    return x.numel() > 0 and aligned and min(steps, default=1) > 0
+    return x.stride(3) == 1 and all(step > 0 and step * x.element_size() % 16 == 0 for step in steps)
+
+
+def within_reach(x: Tensor) -> Tensor:
+    """x, or a copy of it that the copying unit can read.
+
+    Where its memory begins is asked here and not above: while torch.compile reads an op's caller, nobody knows.
+    """
+    if can_be_copied(x) and x.data_ptr() % 16 == 0:
+        return x
+    return x.clone(memory_format=torch.contiguous_format)

@@ -12,10 +12,14 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from near import assert_near
 from torch import Tensor
+from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from benchmarks.cases_attention import hopper_answers
-from kernels import reference
-from kernels.gpu import attention_hopper
+from kernels import dispatch, reference
+from kernels.gpu import attention as flash
+from kernels.gpu import attention_hopper, attention_hopper_backward, attention_hopper_forward
+from kernels.gpu.hopper import can_be_copied
+from kernels.launch import on_paper
 
 GPU = Path(reference.__file__).parent / "gpu"
 SHARED = (GPU / "attention_tiles.py", GPU / "hopper.py")
@@ -119,11 +123,58 @@ def test_what_it_does_not_cover_has_a_reason():
     assert uncovered(x, x, x, document=torch.zeros(1, 8)) == "document is left to the portable kernel"
     assert "80 channels" in uncovered(*[heads(1, 2, 8, 80)] * 3)
     assert "float32" in uncovered(*[heads(1, 2, 8, 64, dtype=torch.float32)] * 3)
-    assert "not positive" in uncovered(x, x, x, scale=-1.0)
-    assert "9 queries of 8 keys" in uncovered(heads(1, 2, 9, 64), x, x)
     packed = heads(1, 8, 2, 65)[..., :64].transpose(1, 2)
     assert "16 bytes" in uncovered(packed, x, x) and "16 bytes" in uncovered(x, x.expand(2, 2, 8, 64), x)
     assert uncovered(*[heads(1, 8, 3, 2, 64)[:, :, 0].transpose(1, 2)] * 3) is None
+
+
+def test_what_the_portable_kernel_leaves_to_torch_is_not_for_hoppers_own():
+    """Above all one query of many keys: a tile of 128 queries would walk over all of them for its sake."""
+    x, one = (torch.zeros(1, 2, length, 64, dtype=torch.bfloat16) for length in (512, 1))
+    for q, how in ((one, {}), (x, {"dropout": 0.1}), (x, {"alibi": torch.ones(2)}), (x, {"scale": -1.0})):
+        reason = attention_hopper.uncovered_attention(q, x, x, **how)
+        assert reason is not None and reason == flash.uncovered_attention(q, x, x, **how)
+
+
+ODD = {  # (2, 2, 8, 64), as a gradient may come from what follows: an expanded sum, a stack, a transpose, a cat
+    "one number for all": lambda: torch.randn(()).bfloat16().expand(2, 2, 8, 64),
+    "every second number": lambda: torch.randn(2, 2, 8, 64, 2).bfloat16()[..., 0],
+    "channels far apart": lambda: torch.randn(2, 2, 64, 8).bfloat16().mT,
+    "one number into a page": lambda: torch.randn(2 * 2 * 8 * 64 + 1).bfloat16()[1:].view(2, 2, 8, 64),
+    "as a model has it": lambda: torch.randn(2, 8, 2, 64).bfloat16().transpose(1, 2),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("lonely", [False, True])
+def test_the_copying_unit_is_told_where_the_rows_are(odd, lonely):
+    """Of dy, and of q, k and v: it takes their channels to lie side by side, and rows to begin at whole 16 bytes."""
+    x = ODD[odd]()[: 1 if lonely else None, : 1 if lonely else None, : 1 if lonely else None]
+    q = x if can_be_copied(x) else x.contiguous()
+    with on_paper(90) as page:
+        y, lse = attention_hopper_forward.forward(q, q, q, None, 0, 8, 0.125, 0.0)
+        attention_hopper_backward.backward(x, None, q, q, q, y, lse, None, 0, 8, 0.125, 0.0)
+    for launch in page:
+        for name, tiles in launch.arguments.items():
+            if isinstance(tiles, TensorDescriptor):
+                steps = [told for told, size in zip(tiles.strides, x.shape, strict=True) if size > 1]
+                real = [step for step, size in zip(tiles.base.stride(), x.shape, strict=True) if size > 1]
+                assert steps == real and tiles.base.data_ptr() % 16 == 0
+                assert name in ("y", "dq", "dk", "dv") or tiles.base.equal(x)
+
+
+def test_torch_compile_sees_one_graph():
+    """Whether a shape is covered is asked while it reads; what it cannot know must not be asked there."""
+
+    def loss(q: Tensor, k: Tensor) -> Tensor:
+        y, lse = attend(q, k, k, return_lse=True)
+        return y.float().square().sum() + lse.sum()
+
+    attend = dispatch._where_covered("attention", attention_hopper, reference.attention)
+    tensors = [torch.empty(1, 2, length, 64, dtype=torch.float16, device="meta").requires_grad_() for length in (8, 9)]
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    assert [x.shape for x in torch.autograd.grad(compiled(*tensors), tensors)] == [x.shape for x in tensors]
 
 
 @pytest.mark.skipif(not hopper_answers("cuda"), reason="needs a Hopper GPU on which the kernel answers")

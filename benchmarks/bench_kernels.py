@@ -71,8 +71,8 @@ def prepare(args: argparse.Namespace) -> str:
 
 
 def chosen_cases(only: str) -> "list[Case]":
-    """The important first; then those with a peer that must be compiled, for that is slow; the public grid last."""
-    from benchmarks.cases_attention import attention_cases, grid_cases
+    """The important first; then those with a peer that must be compiled, for that is slow; the grid, Hopper's own."""
+    from benchmarks.cases_attention import attention_cases, grid_cases, hopper_cases
     from benchmarks.cases_decoding import decode_cases, quantized_cases
     from benchmarks.cases_training import cross_entropy_cases, norm_cases, optimizer_cases, rotary_cases
 
@@ -81,7 +81,7 @@ def chosen_cases(only: str) -> "list[Case]":
         rotary_cases(),
     )  # fmt: skip
     targets = sorted((case for family in families for case in family), key=lambda case: case.compiled)
-    cases = [case for case in (*targets, *grid_cases()) if only in case.key]
+    cases = [case for case in (*targets, *grid_cases(), *hopper_cases()) if only in case.key]
     if not cases:
         raise SystemExit(f"--only {only}: no row's name contains that")
     return cases

@@ -264,6 +264,21 @@ def test_every_target_looks_at_rows_that_exist():
     assert set(lines_of(rows).values()) == {("yes", "yes")}
 
 
+def test_hoppers_own_kernels_have_rows_of_their_own_at_the_end(monkeypatch):
+    """As a peer they would count as torch's best, and one that hangs would cost the portable kernel's row."""
+    elsewhere = bench_kernels.chosen_cases("")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    cases = bench_kernels.chosen_cases("")
+    own = cases[len(elsewhere):]
+    assert [case.key for case in cases[: len(elsewhere)]] == [case.key for case in elsewhere]
+    assert own and all(case.key.startswith("hopper/") for case in own)
+    trial = own[0].build(**own[0].shape(dry=True), device="cpu")
+    assert set(trial.peers) == {"flash", "cudnn", "efficient", "portable"}
+    with pytest.raises(ValueError, match="Hopper's kernel takes"):
+        trial.ours()
+
+
 # --- the whole command ------------------------------------------------------------------------------------
 
 

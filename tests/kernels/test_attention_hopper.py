@@ -1,5 +1,8 @@
 """Hopper's own attention on a multiprocessor made of Python: right in whatever order its parts run."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,6 @@ from near import assert_near
 from torch import Tensor
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from benchmarks.cases_attention import hopper_answers
 from kernels import dispatch, reference
 from kernels.gpu import attention as flash
 from kernels.gpu import attention_hopper, attention_hopper_backward, attention_hopper_forward
@@ -177,7 +179,18 @@ def test_torch_compile_sees_one_graph():
     assert [x.shape for x in torch.autograd.grad(compiled(*tensors), tensors)] == [x.shape for x in tensors]
 
 
-@pytest.mark.skipif(not hopper_answers("cuda"), reason="needs a Hopper GPU on which the kernel answers")
+@pytest.fixture(scope="module")
+def hopper_gpu() -> None:
+    """It answers there, which is asked in another process: parts that wait for each other may do so forever."""
+    if not torch.cuda.is_available() or torch.cuda.get_device_capability() != (9, 0):
+        pytest.skip("needs a Hopper GPU")
+    asked = "import torch; from kernels import dispatch; d = torch.device('cuda', 0); "
+    asked += "assert dispatch.decide('attention', d, torch.bfloat16) == 'hopper', dispatch.explain(d, torch.bfloat16)"
+    environment = os.environ | {"MINIGPT_KERNELS": "hopper"}
+    subprocess.run([sys.executable, "-c", asked], cwd=GPU.parents[1], env=environment, timeout=120, check=True)
+
+
+@pytest.mark.usefixtures("hopper_gpu")
 @pytest.mark.parametrize("D", attention_hopper.WIDTHS)
 @pytest.mark.parametrize("how", [{}, {"causal": False}, {"window": 200}], ids=str)
 def test_on_a_hopper_it_is_the_specification(D, how):

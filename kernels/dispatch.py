@@ -197,15 +197,20 @@ def _being_captured(device: torch.device) -> bool:
 
 
 def _tried(choice: Choice, device: torch.device, dtype: torch.dtype) -> Choice:
-    """The choice, or plain torch and a warning if the kernel computes its example wrongly on this device."""
-    from kernels.selftest import problem_with
+    """The choice, or the next best and a warning if the kernel computes an example wrongly on this device."""
+    from kernels.selftest import EXAMPLES, HOPPER_EXAMPLES, problem_with
 
-    kernel = (_hopper if choice.choice == "hopper" else _triton)[choice.op]
-    problem = problem_with(choice.op, kernel, device, dtype)
-    if problem is None:
-        return choice
-    warnings.warn(f"{choice.op}: {problem}; plain torch takes its place", RuntimeWarning, stacklevel=4)
-    return Choice(choice.op, "torch", problem)
+    op = choice.op
+    while choice.choice != "torch":
+        hopper = choice.choice == "hopper"
+        kernel, examples = (_hopper[op], HOPPER_EXAMPLES[op]) if hopper else (_triton[op], (EXAMPLES[op],))
+        problem = next(filter(None, (problem_with(op, kernel, device, dtype, each) for each in examples)), None)
+        if problem is None:
+            break
+        other, instead = ("triton", "the portable kernel") if hopper else ("torch", "plain torch")
+        warnings.warn(f"{op}: {problem}; {instead} takes its place", RuntimeWarning, stacklevel=4)
+        choice = Choice(op, other, problem)
+    return choice
 
 
 def forget() -> None:

@@ -17,13 +17,16 @@ from kernels import reference
 # |ours - exact| / |exact|: far above rounding at each dtype, far below what a wrong kernel gives
 TOLERANCE = {torch.float32: 5e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 Example = tuple[tuple[Any, ...], dict[str, Any]]
+Maker = Callable[[torch.device, torch.dtype], Example]
 
 
-def problem_with(op: str, kernel: Callable[..., Any], device: torch.device, dtype: torch.dtype) -> str | None:
-    """What is wrong with `kernel` on this device: a sentence, or None."""
+def problem_with(
+    op: str, kernel: Callable[..., Any], device: torch.device, dtype: torch.dtype, example: Maker | None = None
+) -> str | None:
+    """What is wrong with `kernel` on this device: a sentence, or None. example: another than the op's own."""
     with _undisturbed(device):
         torch.manual_seed(1)
-        args, kwargs = EXAMPLES[op](device, dtype)
+        args, kwargs = (example or EXAMPLES[op])(device, dtype)
         exact_args, exact_kwargs = _mapped(_exact, (args, kwargs))
         try:
             ours = list(_results(kernel, args, kwargs))
@@ -85,9 +88,12 @@ def _normal(*shape: int, device: torch.device, dtype: torch.dtype, learns: bool 
     return torch.randn(shape, device=device).to(dtype).requires_grad_(learns)
 
 
-def _attention(device: torch.device, dtype: torch.dtype) -> Example:
-    q, k, v = (_normal(1, heads, 150, 64, device=device, dtype=dtype) for heads in (2, 1, 1))
-    return (q, k, v), {}
+def _attention(T: int, D: int) -> Maker:
+    def example(device: torch.device, dtype: torch.dtype) -> Example:
+        q, k, v = (_normal(1, heads, T, D, device=device, dtype=dtype) for heads in (2, 1, 1))
+        return (q, k, v), {}
+
+    return example
 
 
 def _decode_attention(device: torch.device, dtype: torch.dtype) -> Example:
@@ -102,7 +108,7 @@ def _linear_cross_entropy(device: torch.device, dtype: torch.dtype) -> Example:
     return (x, weight, torch.arange(20, device=device)), {"reduction": "none"}
 
 
-def _norm(*vectors: int) -> Callable[[torch.device, torch.dtype], Example]:
+def _norm(*vectors: int) -> Maker:
     """Examples of norms: x, perhaps a residual shaped like it, then vectors as long as its rows."""
 
     def example(device: torch.device, dtype: torch.dtype) -> Example:
@@ -140,9 +146,12 @@ def _quantized_linear(device: torch.device, dtype: torch.dtype) -> Example:
     return (_normal(1, 64, device=device, dtype=dtype, learns=False), weight, scale), {}
 
 
-EXAMPLES: dict[str, Callable[[torch.device, torch.dtype], Example]] = {
-    "attention": _attention, "decode_attention": _decode_attention, "linear_cross_entropy": _linear_cross_entropy,
-    "rms_norm": _norm(1), "layer_norm": _norm(1, 1), "add_rms_norm": _norm(2, 1), "rotary": _rotary,
-    "rms_norm_rotary": _rms_norm_rotary, "adamw_": _adamw, "newton_schulz": _newton_schulz,
-    "quantized_linear": _quantized_linear,
+EXAMPLES: dict[str, Maker] = {
+    "attention": _attention(150, 64), "decode_attention": _decode_attention,
+    "linear_cross_entropy": _linear_cross_entropy, "rms_norm": _norm(1), "layer_norm": _norm(1, 1),
+    "add_rms_norm": _norm(2, 1), "rotary": _rotary, "rms_norm_rotary": _rms_norm_rotary, "adamw_": _adamw,
+    "newton_schulz": _newton_schulz, "quantized_linear": _quantized_linear,
 }  # fmt: skip
+HOPPER_EXAMPLES: dict[str, tuple[Maker, ...]] = {  # for each width other code; so long that every ring goes round
+    "attention": (_attention(700, 64), _attention(700, 128)),
+}

@@ -177,12 +177,30 @@ def test_a_right_kernel_passes_its_self_test(op):
         assert selftest.problem_with(op, getattr(module, op), torch.device("cpu"), dtype) is None
 
 
-def test_hoppers_own_covers_the_example():
-    """Otherwise the portable kernel would pass the test in its place."""
+def test_hoppers_own_covers_its_examples():
+    """Otherwise the portable kernel would pass the test in its place. Four tiles use each place of a ring twice."""
     from kernels.gpu import attention_hopper
 
-    args, how = selftest.EXAMPLES["attention"](torch.device("cpu"), torch.bfloat16)
-    assert attention_hopper.uncovered_attention(*args, **how) is None
+    widths = set()
+    for example in selftest.HOPPER_EXAMPLES["attention"]:
+        (q, k, v), how = example(torch.device("cpu"), torch.bfloat16)
+        assert attention_hopper.uncovered_attention(q, k, v, **how) is None
+        assert q.size(2) > 4 * 128
+        widths.add(q.size(3))
+    assert widths == set(attention_hopper.WIDTHS)
+
+
+def test_a_wrong_kernel_of_hoppers_is_replaced_by_the_portable_one(monkeypatch):
+    """Which is tried in turn: plain torch is the last resort, not the next."""
+    wrong = lambda *args, **how: 1.1 * reference.attention(*args, **how)  # noqa: E731
+    asked, where = dispatch.Choice("attention", "hopper", "asked"), (torch.device("cpu"), torch.float16)
+    monkeypatch.setitem(dispatch._hopper, "attention", wrong)
+    next_best, last = "the portable kernel", "plain torch"
+    for portable, places, choice in ((reference.attention, [next_best], "triton"), (wrong, [next_best, last], "torch")):
+        monkeypatch.setitem(dispatch._triton, "attention", portable)
+        with pytest.warns(RuntimeWarning, match="attention: its kernel is wrong on cpu") as told:
+            assert dispatch._tried(asked, *where).choice == choice
+        assert [str(each.message).rpartition("; ")[2] for each in told] == [f"{x} takes its place" for x in places]
 
 
 def test_a_wrong_kernel_is_found_out_and_replaced(monkeypatch):

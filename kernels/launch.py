@@ -27,6 +27,7 @@ class Launch(NamedTuple):
     kernel: Any
     arguments: dict[str, Any]  # by parameter name: tensors, numbers and constants
     options: dict[str, int]    # num_warps, num_stages
+    grid: tuple[int, ...]
 
 
 class _Paper:
@@ -62,7 +63,7 @@ def launch(
     if _Paper.arch is not None:
         names = [name for name in kernel.arg_names if name not in constants]
         arguments = dict(zip(names, args, strict=True)) | constants
-        _Paper.launches.append(Launch(kernel, arguments, options))
+        _Paper.launches.append(Launch(kernel, arguments, options, grid))
     elif device.type == "cpu":
         interpreter.teach_bfloat16()
         with np.errstate(all="ignore"):  # rows beyond the end may divide by 0: nobody stores them

@@ -6,11 +6,14 @@ barriers order them. So here the parts take turns by lot, and what was begun and
 drawn by lot: at once, late, or as late as the program allows. Memory that nobody has written, and memory into which a
 copy is on its way, is NaN.
 
-    run(sources, kernel, grid, arguments, seed)     raises Stuck where all wait for something that will not come
+    run(launch, source, seed)     raises Stuck where all wait for something that will not come
 
-What is checked beyond the numbers: results used before they were waited for, memory written by threads and read by
-the copying unit without a fence, barriers with more arrivals than they count, a part that ends before its stores were
-read. What is not: registers and layouts (the compiler's, see `kernels.machine_code`), and time.
+A launch is what `kernels.launch.on_paper` wrote down of an op's own call, with real tensors.
+
+What is checked beyond the numbers: results used before they were waited for, or never waited for; memory written by
+threads and read by copies or products without a fence; barriers with more arrivals than they count; a part that ends
+before its stores were read, a program that ends before its copies arrived; addresses that do not exist. What is not:
+registers and layouts (the compiler's, see `kernels.machine_code`), numbers of 32 bits, and time.
 """
 
 import ast
@@ -24,6 +27,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from kernels.launch import Launch
 
 
 class Stuck(Exception):
@@ -51,6 +56,8 @@ class Part:
         try:
             if not self.machine.over:
                 function(*arguments)
+            if self.products and not self.machine.over:
+                raise Misuse("it ends before its products were waited for")
             if self.stores and not self.machine.over:
                 raise Misuse("it ends before its stores were read: their memory may be another program's by then")
         except BaseException as error:  # told by whoever waits for this part
@@ -111,6 +118,8 @@ class Machine:
                 self.turn.acquire()
                 if self.part.error is not None:
                     raise self.part.error
+            if self.copies:
+                raise Misuse("it ends before copies arrive: their memory may be another program's by then")
         finally:
             self.over = True
             for part in team:
@@ -173,23 +182,34 @@ class Barriers(list):
 
 
 class Tiles:
-    """A tensor as the copying unit sees it: tiles (1, 1, rows, D) of (B, H, T, D), 0 beyond its ends."""
+    """What a descriptor says: tiles (1, 1, rows, D) of (B, H, T, D), 0 beyond its ends. Counts the copies made."""
 
-    def __init__(self, tensor: Tensor, rows: int) -> None:
-        self.tensor, self.dtype, self.layout = tensor, tensor.dtype, None
-        shape = [1, 1, rows, tensor.size(3)]
-        self.block_type = SimpleNamespace(shape=shape, nbytes=math.prod(shape) * tensor.element_size())
+    def __init__(self, descriptor: Any) -> None:
+        base, self.copies = descriptor.base, 0
+        self.tensor = base.as_strided(descriptor.shape, descriptor.strides, base.storage_offset())
+        self.dtype, self.layout = base.dtype, None
+        shape = descriptor.block_shape
+        self.block_type = SimpleNamespace(shape=shape, nbytes=math.prod(shape) * base.element_size())
 
     def rows(self, at: list[int]) -> Tensor:
+        if min(at) < 0 or at[0] >= self.tensor.size(0) or at[1] >= self.tensor.size(1):
+            raise Misuse(f"a tile at {at} of {tuple(self.tensor.shape)}")
         return self.tensor[at[0], at[1], at[2] : at[2] + self.block_type.shape[2]]
 
 
 class Pointer:
     def __init__(self, tensor: Tensor, offset: Any = 0) -> None:
-        self.tensor, self.offset = tensor, offset
+        self.tensor, self.offset = tensor.view(-1), offset
 
     def __add__(self, more: Any) -> "Pointer":
         return Pointer(self.tensor, self.offset + more)
+
+    def numbers(self) -> Tensor:
+        """Where in the tensor."""
+        at = self.offset.as_subclass(Tensor)
+        if at.min() < 0 or at.max() >= len(self.tensor):
+            raise Misuse(f"numbers {at.min()} to {at.max()} of {len(self.tensor)}")
+        return at
 
 
 class Registers(Tensor):
@@ -221,8 +241,13 @@ def language(machine: Machine) -> dict[str, Any]:
     def fence() -> None:
         machine.unfenced[:] = [each for each in machine.unfenced if each[0] is not machine.part]
 
+    def fenced(memory: Any) -> None:
+        if isinstance(memory, Memory) and any(memory.whole is each for _, each in machine.unfenced):
+            raise Misuse("memory written by threads is read without a fence")
+
     def load(tiles: Tiles, at: list[int], barrier: Barrier, memory: Memory) -> None:
         memory.value.fill_(math.nan)  # from here on it may be anything
+        tiles.copies += 1
 
         def arrive() -> None:
             rows = tiles.rows(at)
@@ -238,8 +263,7 @@ def language(machine: Machine) -> dict[str, Any]:
             rows = tiles.rows(at)
             rows.copy_(memory.value[0, 0, : len(rows)])
 
-        if any(memory.whole is each for _, each in machine.unfenced):
-            raise Misuse("memory written by threads is copied without a fence")
+        fenced(memory)
         machine.part.stores.append(leave)
         machine.part.pause()
 
@@ -249,6 +273,8 @@ def language(machine: Machine) -> dict[str, Any]:
     def begin(a: Any, b: Memory, c: Tensor, *, use_acc: bool = True, is_async: bool = False) -> Product:
         if isinstance(c, Product):
             raise Misuse("a product is used before it was waited for")
+        fenced(a)
+        fenced(b)
         product = Product(a, b, c if use_acc else None)
         machine.part.products.append(product)
         machine.part.pause()
@@ -273,10 +299,10 @@ def language(machine: Machine) -> dict[str, Any]:
         machine.part.pause(lambda: barrier.phase != phase)
 
     def read(pointer: Pointer) -> Tensor:
-        return registers(pointer.tensor[pointer.offset.as_subclass(Tensor)])
+        return registers(pointer.tensor[pointer.numbers()])
 
     def write(pointer: Pointer, value: Tensor) -> None:
-        pointer.tensor[pointer.offset] = value.as_subclass(Tensor)
+        pointer.tensor[pointer.numbers()] = value.as_subclass(Tensor)
 
     gl = SimpleNamespace(
         constexpr=same, int64=torch.int64, float32=torch.float32, program_id=lambda axis: machine.program,
@@ -335,9 +361,20 @@ def kernel_source(*paths: Path) -> str:
     return "\n\n".join(kept)
 
 
-def run(source: str, kernel: str, grid: int, arguments: tuple[Any, ...], seed: int) -> None:
-    """Every program of the grid, one after the other. Raises: Stuck, Misuse, and whatever the kernel raises."""
-    for program in range(grid):
+def run(launch: Launch, source: str, seed: int) -> dict[str, Any]:
+    """Every program of the grid, one after the other. Returns the arguments as the kernel saw them.
+
+    Raises: Stuck, Misuse, and whatever the kernel raises.
+    """
+    arguments = {name: seen(x) for name, x in launch.arguments.items()}
+    for program in range(launch.grid[0]):
         names = language(Machine(program, 1000 * seed + program))
         exec(compile(source, "<kernel>", "exec"), names)
-        names[kernel](*arguments)
+        names[launch.kernel.fn.__name__](**arguments)
+    return arguments
+
+
+def seen(x: Any) -> Any:
+    if isinstance(x, Tensor):
+        return Pointer(x)
+    return Tiles(x) if hasattr(x, "block_shape") else x

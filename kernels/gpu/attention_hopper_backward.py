@@ -45,9 +45,9 @@ from kernels.launch import cdiv, launch
 
 
 @gluon.jit
-def _dkdv_producer(
-    q, k, v, dy, k_mem, v_mem, own_full, q_ring, dy_ring, b, g, group, s0, lo, tiles, BLOCK_T: gl.constexpr
-):
+def _dkdv_producer(q, k, v, dy, memory, walk, BLOCK_T: gl.constexpr):
+    k_mem, v_mem, own_full, q_ring, dy_ring = memory
+    b, g, group, s0, lo, tiles = walk
     mbarrier.expect(own_full, 2 * CONSUMERS * k.block_type.nbytes)
     send_own(k, b, g, s0, k_mem, own_full)
     send_own(v, b, g, s0, v_mem, own_full)
@@ -59,15 +59,17 @@ def _dkdv_producer(
 
 @gluon.jit
 def _dkdv_consumer(
-    dk, dv, lse, delta, lse_h, k_mem, v_mem, own_full, q_ring, dy_ring, b, g, group, s0, lo, tiles, seen, scale,
+    dk, dv, lse, delta, lse_h, memory, walk, seen, scale,
     WHICH: gl.constexpr, D: gl.constexpr, BLOCK_T: gl.constexpr,
 ):  # fmt: skip
     """64 keys and their values: dk and dv, summed over the queries of every head of the group."""
     scores: gl.constexpr = gl.NVMMADistributedLayout([3, 0], warps_per_cta=[4, 1], instr_shape=[16, BLOCK_T, 16])
     output: gl.constexpr = gl.NVMMADistributedLayout([3, 0], warps_per_cta=[4, 1], instr_shape=[16, D, 16])
     operand: gl.constexpr = gl.DotOperandLayout(0, output, 2)
+    k_mem, v_mem, own_full, q_ring, dy_ring = memory
     q_mem, q_full, q_empty = q_ring
     dy_mem, dy_full, dy_empty = dy_ring
+    b, g, group, s0, lo, tiles = walk
     T, ahead, behind, full_lo, full_hi, shift = seen
     position = s0 - shift + WHICH * ROWS + gl.arange(0, ROWS, gl.SliceLayout(1, scores))  # among the queries
     within = gl.arange(0, BLOCK_T, gl.SliceLayout(0, scores))
@@ -124,29 +126,28 @@ def _dkdv_kernel(
     lo, full_lo, full_hi, hi = span(  # seen from the keys, ahead and behind change places
         s0 - shift, gl.minimum(s0 + side, S) - 1 - shift, behind, ahead, T, None, 0, BLOCK_T
     )
-    tiles = gl.maximum(gl.cdiv(hi - lo, BLOCK_T), 0)
-    k_mem, v_mem, own_full, q_ring, dy_ring = own(k), own(v), barrier(), ring(q), ring(dy)
+    tiles = gl.cdiv(hi - lo, BLOCK_T)                                  # at most 0 where nobody sees these keys
+    memory = own(k), own(v), barrier(), ring(q), ring(dy)
     fence_async_shared()
-    seen = (T, ahead, behind, full_lo, full_hi, shift)
+    walk, seen = (b, g, group, s0, lo, tiles), (T, ahead, behind, full_lo, full_hi, shift)
     gl.warp_specialize(
         [
-            (_dkdv_consumer, (dk, dv, lse, delta, lse_h, k_mem, v_mem, own_full, q_ring, dy_ring, b, g, group, s0, lo,
-                              tiles, seen, scale, 0, D, BLOCK_T)),
-            (_dkdv_consumer, (dk, dv, lse, delta, lse_h, k_mem, v_mem, own_full, q_ring, dy_ring, b, g, group, s0, lo,
-                              tiles, seen, scale, 1, D, BLOCK_T)),
-            (_dkdv_producer, (q, k, v, dy, k_mem, v_mem, own_full, q_ring, dy_ring, b, g, group, s0, lo, tiles,
-                              BLOCK_T)),
+            (_dkdv_consumer, (dk, dv, lse, delta, lse_h, memory, walk, seen, scale, 0, D, BLOCK_T)),
+            (_dkdv_consumer, (dk, dv, lse, delta, lse_h, memory, walk, seen, scale, 1, D, BLOCK_T)),
+            (_dkdv_producer, (q, k, v, dy, memory, walk, BLOCK_T)),
         ],
         [4, 1],
         [240, 24],
-    )  # fmt: skip
+    )
 
 
 # --- dq -------------------------------------------------------------------------------------------------
 
 
 @gluon.jit
-def _dq_producer(q, k, v, dy, q_mem, dy_mem, own_full, k_ring, v_ring, b, h, g, t0, lo, tiles, BLOCK_S: gl.constexpr):
+def _dq_producer(q, k, v, dy, memory, walk, BLOCK_S: gl.constexpr):
+    q_mem, dy_mem, own_full, k_ring, v_ring = memory
+    b, h, g, t0, lo, tiles = walk
     mbarrier.expect(own_full, 2 * CONSUMERS * q.block_type.nbytes)
     send_own(q, b, h, t0, q_mem, own_full)
     send_own(dy, b, h, t0, dy_mem, own_full)
@@ -157,15 +158,16 @@ def _dq_producer(q, k, v, dy, q_mem, dy_mem, own_full, k_ring, v_ring, b, h, g, 
 
 @gluon.jit
 def _dq_consumer(
-    dq, lse, delta, q_mem, dy_mem, own_full, k_ring, v_ring, b, h, t0, lo, tiles, seen, scale,
-    WHICH: gl.constexpr, D: gl.constexpr, BLOCK_S: gl.constexpr,
-):  # fmt: skip
+    dq, lse, delta, memory, walk, seen, scale, WHICH: gl.constexpr, D: gl.constexpr, BLOCK_S: gl.constexpr
+):
     """64 queries: dq, summed over the keys that they see."""
     scores: gl.constexpr = gl.NVMMADistributedLayout([3, 0], warps_per_cta=[4, 1], instr_shape=[16, BLOCK_S, 16])
     output: gl.constexpr = gl.NVMMADistributedLayout([3, 0], warps_per_cta=[4, 1], instr_shape=[16, D, 16])
     operand: gl.constexpr = gl.DotOperandLayout(0, output, 2)
+    q_mem, dy_mem, own_full, k_ring, v_ring = memory
     k_mem, k_full, k_empty = k_ring
     v_mem, v_full, v_empty = v_ring
+    b, h, _, t0, lo, tiles = walk
     S, ahead, behind, full_lo, full_hi, shift = seen
     t = t0 + WHICH * ROWS + gl.arange(0, ROWS, gl.SliceLayout(1, scores))
     lse_rows = gl.load(lse + t) * LOG2E
@@ -215,20 +217,18 @@ def _dq_kernel(
         t0 + shift, gl.minimum(t0 + side, T) - 1 + shift, ahead, behind, S, None, 0, BLOCK_S
     )
     tiles = gl.cdiv(hi - lo, BLOCK_S)
-    q_mem, dy_mem, own_full, k_ring, v_ring = own(q), own(dy), barrier(), ring(k), ring(v)
+    memory = own(q), own(dy), barrier(), ring(k), ring(v)
     fence_async_shared()
-    seen = (S, ahead, behind, full_lo, full_hi, shift)
+    walk, seen = (b, h, g, t0, lo, tiles), (S, ahead, behind, full_lo, full_hi, shift)
     gl.warp_specialize(
         [
-            (_dq_consumer, (dq, lse, delta, q_mem, dy_mem, own_full, k_ring, v_ring, b, h, t0, lo, tiles, seen, scale,
-                            0, D, BLOCK_S)),
-            (_dq_consumer, (dq, lse, delta, q_mem, dy_mem, own_full, k_ring, v_ring, b, h, t0, lo, tiles, seen, scale,
-                            1, D, BLOCK_S)),
-            (_dq_producer, (q, k, v, dy, q_mem, dy_mem, own_full, k_ring, v_ring, b, h, g, t0, lo, tiles, BLOCK_S)),
+            (_dq_consumer, (dq, lse, delta, memory, walk, seen, scale, 0, D, BLOCK_S)),
+            (_dq_consumer, (dq, lse, delta, memory, walk, seen, scale, 1, D, BLOCK_S)),
+            (_dq_producer, (q, k, v, dy, memory, walk, BLOCK_S)),
         ],
         [4, 1],
         [240, 24],
-    )  # fmt: skip
+    )
 
 
 # --- both -----------------------------------------------------------------------------------------------

@@ -45,7 +45,9 @@ BLOCK_S = gl.constexpr(128)  # keys of a tile
 
 
 @gluon.jit
-def _producer(q, k, v, q_mem, q_full, k_ring, v_ring, b, h, g, t0, lo, tiles):
+def _producer(q, k, v, memory, walk):
+    q_mem, q_full, k_ring, v_ring = memory
+    b, h, g, t0, lo, tiles = walk
     mbarrier.expect(q_full, CONSUMERS * q.block_type.nbytes)
     send_own(q, b, h, t0, q_mem, q_full)
     for tile in range(tiles):
@@ -66,16 +68,17 @@ def _weights(s, top, weight, position, s0, seen):
 
 
 @gluon.jit
-def _consumer(
-    y, lse, q_mem, q_full, k_ring, v_ring, b, h, t0, T, lo, tiles, seen, WHICH: gl.constexpr, D: gl.constexpr
-):
+def _consumer(y, lse, memory, walk, seen, T, WHICH: gl.constexpr, D: gl.constexpr):
+    """64 queries: y and lse, summed over the keys that they see."""
     scores: gl.constexpr = gl.NVMMADistributedLayout([3, 0], warps_per_cta=[4, 1], instr_shape=[16, BLOCK_S, 16])
     output: gl.constexpr = gl.NVMMADistributedLayout([3, 0], warps_per_cta=[4, 1], instr_shape=[16, D, 16])
     operand: gl.constexpr = gl.DotOperandLayout(0, output, 2)  # p stays in registers
     row: gl.constexpr = gl.SliceLayout(1, scores)
     output_row: gl.constexpr = gl.SliceLayout(1, output)
+    q_mem, q_full, k_ring, v_ring = memory
     k_mem, k_full, k_empty = k_ring
     v_mem, v_full, v_empty = v_ring
+    b, h, _, t0, lo, tiles = walk
     t = t0 + WHICH * ROWS + gl.arange(0, ROWS, row)
     position = t + (seen[0] - T)
     top = gl.full([ROWS], NOTHING_YET, gl.float32, row)                # m, in units of log2 e
@@ -133,14 +136,14 @@ def _forward_kernel(q, k, v, y, lse, lse_h, H, G, T, S, ahead, behind, scale, D:
     lo, full_lo, full_hi, hi = span(first, final, ahead, behind, S, None, 0, BLOCK_S)
     tiles = gl.cdiv(hi - lo, BLOCK_S)
 
-    q_mem, q_full, k_ring, v_ring = own(q), barrier(), ring(k), ring(v)
+    memory = own(q), barrier(), ring(k), ring(v)
     fence_async_shared()
-    seen = (S, ahead, behind, full_lo, full_hi, scale * LOG2E)
+    walk, seen = (b, h, g, t0, lo, tiles), (S, ahead, behind, full_lo, full_hi, scale * LOG2E)
     gl.warp_specialize(
         [
-            (_consumer, (y, lse, q_mem, q_full, k_ring, v_ring, b, h, t0, T, lo, tiles, seen, 0, D)),
-            (_consumer, (y, lse, q_mem, q_full, k_ring, v_ring, b, h, t0, T, lo, tiles, seen, 1, D)),
-            (_producer, (q, k, v, q_mem, q_full, k_ring, v_ring, b, h, g, t0, lo, tiles)),
+            (_consumer, (y, lse, memory, walk, seen, T, 0, D)),
+            (_consumer, (y, lse, memory, walk, seen, T, 1, D)),
+            (_producer, (q, k, v, memory, walk)),
         ],
         [4, 1],
         [240, 24],

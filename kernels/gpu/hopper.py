@@ -10,6 +10,9 @@ barriers stand at every place of a ring:
 A barrier numbers its rounds with one bit: `wait(barrier, r % 2)` returns when round r of that place is over. The
 producer waits for the round before its own, and there the first wait returns at once.
 
+A kernel hands its parts `memory`, those places and barriers; `walk`, whose rows these are and which tiles to visit; and
+`seen`, what decides who sees whom.
+
 Where a consumer begins a product and computes something else before it waits for it, another wait, for a barrier,
 stands right before that one. A wait for a barrier is a loop, which ends a block of instructions: without it the
 assembler moves the product's wait up, to before all that was to overlap with it (`machine_code` would tell).

@@ -276,7 +276,7 @@ MISTAKES = {
     "scores are used while they are computed": ("warpgroup_mma_wait(1,", "warpgroup_mma_wait(2,"),
     "values are given back while they are read": (GIVEN_BACK, "\n        ".join(GIVEN_BACK.split("\n        ")[::-1])),
     "the last round of values is the first": ("(tiles - 1) // STAGES % 2", "0"),
-    "both consumers compute the same rows": ("seen, 1, D)", "seen, 0, D)"),
+    "both consumers compute the same rows": ("seen, T, 1, D)", "seen, T, 0, D)"),
 }
 
 

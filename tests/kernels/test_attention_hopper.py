@@ -132,6 +132,18 @@ def test_the_first_query_sees_no_key_too_many_and_none_too_few(shift, window, ca
     assert dv[0, 0].ne(0).any(-1).equal(seen) and not dk[0, 0, ~seen].any()
 
 
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_scores_may_lie_far_from_zero(sign):
+    """Weights are relative to the largest score seen, not to 0: exp(-800) is nothing, and exp(800) is infinite."""
+    torch.manual_seed(1)
+    means = ((70, 10), (300, 10 * sign), (300, 0))
+    q, k, v = (torch.randn(1, 1, length, 64).bfloat16() + mean for length, mean in means)
+    (y, lse), _ = forward(q, k, v, seed=1, source=SOURCES["forward"])
+    truth, exact = reference.attention(*(x.double() for x in (q, k, v)), return_lse=True)
+    assert_near(y, reference.attention(q, k, v), truth, roundings=8)
+    torch.testing.assert_close(lse[..., :70].double(), exact, rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize("D", attention_hopper.WIDTHS)
 @pytest.mark.parametrize("how", [{}, {"window": 100}, {"window": 60, "causal": False}, {"causal": False}], ids=str)
 def test_no_tile_is_copied_that_nobody_sees(D, how):
@@ -175,11 +187,12 @@ def test_what_the_portable_kernel_leaves_to_torch_is_not_for_hoppers_own():
         assert reason is not None and reason == flash.uncovered_attention(q, x, x, **how)
 
 
-ODD = {  # (2, 2, 8, 64), as a gradient may come from what follows: an expanded sum, a stack, a transpose, a cat
+ODD = {  # (2, 2, 8, 64) mostly, as a gradient may come from what follows: an expanded sum, a stack, a transpose, a cat
     "one number for all": lambda: torch.randn(()).bfloat16().expand(2, 2, 8, 64),
     "every second number": lambda: torch.randn(2, 2, 8, 64, 2).bfloat16()[..., 0],
     "channels far apart": lambda: torch.randn(2, 2, 64, 8).bfloat16().mT,
     "one number into a page": lambda: torch.randn(2 * 2 * 8 * 64 + 1).bfloat16()[1:].view(2, 2, 8, 64),
+    "sides of length 1": lambda: torch.randn(8, 64).bfloat16().as_strided((1, 1, 8, 64), (1, 3, 64, 1)),
     "as a model has it": lambda: torch.randn(2, 8, 2, 64).bfloat16().transpose(1, 2),
 }
 

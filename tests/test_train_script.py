@@ -127,6 +127,17 @@ def test_init_starts_from_a_folder_and_brings_its_tokenizer(train, tmp_path, mon
     assert nowhere.status == 2 and "nowhere" in nowhere.err
 
 
+def test_another_tokenizer_than_the_weights_know_is_said(train, tmp_path, monkeypatch, text):
+    """Row 300 of the embedding is what their own tokenizer calls 300: with another one, all that was learnt is lost."""
+    train()
+    Tokenizer.train(["other words, other merges; " * 9], 270).save(tmp_path / "other")
+    tuned = ["quick", "--data", text, "--init", tmp_path / "run", "--max-steps", "1", "--warmup-steps", "0"]
+    for name, said in (("other", True), ("run", False)):
+        argv = [*tuned, "--tokenizer", tmp_path / name, "--out-dir", tmp_path / f"tuned-{name}"]
+        result = run_script("train.py", argv, monkeypatch)
+        assert result.status == 0 and ("whose weights know its tokens alone" in result.err) == said, result.err
+
+
 # --- sampling -----------------------------------------------------------------------------------------------------
 
 

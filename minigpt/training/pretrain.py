@@ -23,6 +23,7 @@ from minigpt.model.config import GPTConfig
 from minigpt.model.gpt import GPT
 from minigpt.model.pretrained import load_pretrained, must_be_plain, read_config, save_pretrained
 from minigpt.runtime.checkpoint import newest_whole, read_json, write_json
+from minigpt.runtime.console import say
 from minigpt.runtime.device import compile_model
 from minigpt.runtime.distributed import Group
 from minigpt.runtime.precision import mixed_precision
@@ -132,12 +133,26 @@ def _recipe(run: RunConfig) -> dict[str, Any]:
 
 def _tokenizer(run: RunConfig, corpus: Corpus) -> Tokenizer:
     """The folder's own tokenizer with --init, the one that --tokenizer names, plain bytes for 256, else a new BPE."""
-    if run.init or run.tokenizer.tokenizer:
-        return Tokenizer.load(run.tokenizer.tokenizer or init_folder(run.init))
+    if run.tokenizer.tokenizer:
+        named = Tokenizer.load(run.tokenizer.tokenizer)
+        if run.init and _reads_otherwise(init_folder(run.init), named):
+            say(f"note: --tokenizer {run.tokenizer.tokenizer} is another one than that of {run.init}, whose weights "
+                "know its tokens alone; without --tokenizer it comes along")  # fmt: skip
+        return named
+    if run.init:
+        return Tokenizer.load(init_folder(run.init))
     if run.model.vocab_size == 256:
         return Tokenizer.bytes_only()
     texts = _first_characters(corpus, TOKENIZER_SAMPLE)
     return Tokenizer.train(texts, run.model.vocab_size, pattern=run.tokenizer.pattern, progress=True)
+
+
+def _reads_otherwise(folder: Path, tokenizer: Tokenizer) -> bool:
+    """Whether a model's own tokenizer, where it has one that can be read, gives other ids."""
+    try:
+        return Tokenizer.load(folder).fingerprint != tokenizer.fingerprint
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 def _first_characters(corpus: Corpus, limit: int) -> Iterator[str]:

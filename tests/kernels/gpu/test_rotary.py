@@ -55,6 +55,19 @@ def run(module, x: Tensor, weight: Tensor | None, cos: Tensor, sin: Tensor, dy: 
     return [y, *torch.autograd.grad(y, (x, weight), dy)]
 
 
+def summands(x: Tensor, weight: Tensor | None, dy: Tensor) -> tuple[float, float, float]:
+    """How large are the numbers that y, dx and dweight are sums of? The sums may cancel to almost nothing.
+
+    After a norm, dx is a difference of weight · dy / rms and a projection of it, and dweight adds dy · x / rms over
+    all rows.
+    """
+    if weight is None:
+        return 1.0, 1.0, 1.0
+    x, weight, dy = x.double(), weight.double(), dy.double().abs().amax(-1, keepdim=True)  # turned, it is as large
+    rms = (x.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    return 1.0, (dy * weight.abs().max() / rms).max().item(), (dy * x.abs() / rms).sum((0, 1, 2)).max().item()
+
+
 @settings(max_examples=14, deadline=None)
 @given(
     B=st.integers(1, 2), H=st.integers(1, 3), T=st.integers(1, 7), D=st.sampled_from([2, 6, 16, 24]),
@@ -73,9 +86,11 @@ def test_outputs_and_gradients_are_the_references(
         assert ours.uncovered_rms_norm_rotary(x, weight, 1e-5, cos, sin) is None
     assert ours.uncovered_rotary(x, cos, sin) is None
     fast, plain = run(ours, x, weight, cos, sin, dy), run(reference, x, weight, cos, sin, dy)
-    for ours_, theirs, true in zip(fast, plain, run(reference, x, weight, cos, sin, dy, exact=True), strict=True):
+    truth, sizes = run(reference, x, weight, cos, sin, dy, exact=True), summands(x, weight, dy)
+    for ours_, theirs, true, size in zip(fast, plain, truth, sizes, strict=False):
         assert ours_.dtype == theirs.dtype
-        assert_within_budget(ours_, theirs, true, torch.finfo(theirs.dtype).eps * max(1.0, true.abs().max().item()))
+        unit = torch.finfo(theirs.dtype).eps * max(1.0, size, true.abs().max().item())
+        assert_within_budget(ours_, theirs, true, slack=2 * unit)
 
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="watches the interpreter, which runs without a GPU only")

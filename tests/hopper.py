@@ -125,6 +125,11 @@ class Machine:
             for part in team:
                 part.turn.release()
 
+    def must_be_fenced(self, memory: Any) -> None:
+        """Before a unit beside the threads reads it."""
+        if isinstance(memory, Memory) and any(memory.whole is each for _, each in self.unfenced):
+            raise Misuse("memory written by threads is read without a fence")
+
     def _coming(self, team: list[Part]) -> Iterator[Callable[[], None]]:
         """What could happen next by itself: any copy, and each part's oldest product."""
         for pending in (self.copies, *(part.stores for part in team)):
@@ -225,25 +230,8 @@ def registers(x: Tensor) -> Tensor:
 # --- the language -------------------------------------------------------------------------------------------------
 
 
-def language(machine: Machine) -> dict[str, Any]:
-    """The names that a kernel uses, for one program."""
-
-    def allocate(dtype: Any, shape: list[int], layout: Any) -> Any:
-        if dtype is torch.int64:
-            barriers = Barriers(Barrier(machine) for _ in range(shape[0]))
-            return barriers if len(shape) > 1 else barriers[0]
-        return Memory(machine, torch.full(shape, math.nan, dtype=dtype))
-
-    def init(barrier: Barrier, count: int) -> None:
-        barrier.count = count
-        machine.unfenced.append((machine.part, barrier))
-
-    def fence() -> None:
-        machine.unfenced[:] = [each for each in machine.unfenced if each[0] is not machine.part]
-
-    def fenced(memory: Any) -> None:
-        if isinstance(memory, Memory) and any(memory.whole is each for _, each in machine.unfenced):
-            raise Misuse("memory written by threads is read without a fence")
+def copying(machine: Machine) -> dict[str, Any]:
+    """The copying unit: it begins, and what it copies comes later."""
 
     def load(tiles: Tiles, at: list[int], barrier: Barrier, memory: Memory) -> None:
         memory.value.fill_(math.nan)  # from here on it may be anything
@@ -263,18 +251,24 @@ def language(machine: Machine) -> dict[str, Any]:
             rows = tiles.rows(at)
             rows.copy_(memory.value[0, 0, : len(rows)])
 
-        fenced(memory)
+        machine.must_be_fenced(memory)
         machine.part.stores.append(leave)
         machine.part.pause()
 
     def store_wait(pendings: int) -> None:
         machine.part.pause(lambda part=machine.part: len(part.stores) <= pendings)
 
+    return {"load": load, "store": store, "tma": SimpleNamespace(store_wait=store_wait)}
+
+
+def multiplying(machine: Machine) -> dict[str, Any]:
+    """The matrix units."""
+
     def begin(a: Any, b: Memory, c: Tensor, *, use_acc: bool = True, is_async: bool = False) -> Product:
         if isinstance(c, Product):
             raise Misuse("a product is used before it was waited for")
-        fenced(a)
-        fenced(b)
+        machine.must_be_fenced(a)
+        machine.must_be_fenced(b)
         product = Product(a, b, c if use_acc else None)
         machine.part.products.append(product)
         machine.part.pause()
@@ -291,12 +285,41 @@ def language(machine: Machine) -> dict[str, Any]:
         machine.part.pause()
         return deps[0].value if len(deps) == 1 else tuple(product.value for product in deps)
 
+    return {"warpgroup_mma": begin, "warpgroup_mma_wait": finish}
+
+
+def keeping_order(machine: Machine) -> dict[str, Any]:
+    """Barriers and fences."""
+
+    def init(barrier: Barrier, count: int) -> None:
+        barrier.count = count
+        machine.unfenced.append((machine.part, barrier))
+
     def arrive(barrier: Barrier, count: int) -> None:
         barrier.add(count, 0)
         machine.part.pause()
 
     def wait(barrier: Barrier, phase: int) -> None:
         machine.part.pause(lambda: barrier.phase != phase)
+
+    def fence() -> None:
+        machine.unfenced[:] = [each for each in machine.unfenced if each[0] is not machine.part]
+
+    mbarrier = SimpleNamespace(
+        MBarrierLayout=nothing, init=init, wait=wait, expect=lambda barrier, count: barrier.add(1, count),
+        arrive=arrive,
+    )  # fmt: skip
+    return {"mbarrier": mbarrier, "fence_async_shared": fence}
+
+
+def language(machine: Machine) -> dict[str, Any]:
+    """The names that a kernel uses, for one program."""
+
+    def allocate(dtype: Any, shape: list[int], layout: Any) -> Any:
+        if dtype is torch.int64:
+            barriers = Barriers(Barrier(machine) for _ in range(shape[0]))
+            return barriers if len(shape) > 1 else barriers[0]
+        return Memory(machine, torch.full(shape, math.nan, dtype=dtype))
 
     def read(pointer: Pointer) -> Tensor:
         return registers(pointer.tensor[pointer.numbers()])
@@ -314,13 +337,8 @@ def language(machine: Machine) -> dict[str, Any]:
         warp_specialize=lambda parts, warps, registers: machine.run(parts),
         NVMMADistributedLayout=nothing, DotOperandLayout=nothing, SliceLayout=nothing,
     )  # fmt: skip
-    mbarrier = SimpleNamespace(
-        MBarrierLayout=nothing, init=init, wait=wait, expect=lambda barrier, count: barrier.add(1, count),
-        arrive=arrive,
-    )  # fmt: skip
     return {
-        "gl": gl, "tl": gl, "mbarrier": mbarrier, "tma": SimpleNamespace(store_wait=store_wait), "load": load,
-        "store": store, "warpgroup_mma": begin, "warpgroup_mma_wait": finish, "fence_async_shared": fence,
+        **copying(machine), **multiplying(machine), **keeping_order(machine), "gl": gl, "tl": gl,
         "gluon": SimpleNamespace(jit=same), "triton": SimpleNamespace(jit=same),
         "LOG2E": math.log2(math.e), "LN2": math.log(2), "NOTHING_YET": -1e30,
     }  # fmt: skip

@@ -11,9 +11,11 @@ then all take turns. The winners are written into `tiles`, `dkdv_tiles` and `dq_
 """
 
 import argparse
+import importlib
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
@@ -24,6 +26,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.bench_kernels import prepare
+from benchmarks.kernel_measure import said
 from benchmarks.kernel_timing import GPUClock, Spread
 from kernels.machine_code import SHARED_LIMIT, compiling_processes, read
 
@@ -70,10 +73,8 @@ def choices(subject: Subject, *, dry: bool) -> list[Choice]:
     return [Choice(*each) for each in itertools.product(*SIDES[subject.kernel], (4, 8), (1, 2, 3, 4))]
 
 
-def chosen(subject: Subject, choice: Choice | None) -> mock._patch:
+def chosen(subject: Subject, choice: Choice | None) -> AbstractContextManager[object]:
     """Within, the subject's kernel has these tiles; none: those in use."""
-    import importlib
-
     from kernels.gpu.attention_tiles import Tiles
 
     file, name = CHOOSERS[subject.kernel]
@@ -124,7 +125,7 @@ def objection(subject: Subject, choice: Choice, arch: int) -> str | None:
     try:
         report = read(launch, arch)
     except Exception as error:  # whatever a compiler may raise
-        return f"does not compile: {type(error).__name__}"
+        return f"does not compile: {said(error)}"
     if report.stack > SPILLED:
         return f"{report.stack} bytes spill"
     if report.shared > SHARED_LIMIT.get(arch, min(SHARED_LIMIT.values())):
@@ -193,6 +194,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     work = [(subject, choice) for subject in subjects for choice in choices(subject, dry=False)]
     print(f"compiling {len(work)} choices on all cores, some minutes", file=sys.stderr, flush=True)
     found = objections(work, 10 * properties.major + properties.minor)
+    for (subject, choice), problem in zip(work, found, strict=True):
+        if problem is not None:
+            print(f"{subject}: {choice} is not tried: {problem}", file=sys.stderr)
     print("| kernel, head_dim | tiles: queries, keys, warps, stages | us, median | quartiles | in use / this |")
     print("|---|---|---:|---:|---:|")
     for subject in subjects:

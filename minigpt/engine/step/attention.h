@@ -190,7 +190,8 @@ static void attention(const Model *m, const Step *s, const Block *b, int layer) 
 #endif
     #pragma omp for schedule(static)
     for (int item = 0; item < s->tiles * G; item++) {   /* head by head: its keys stay in the cache for all rows */
-        const int tile = item % s->tiles, g = item / s->tiles, from = s->tile[tile], count = (s->tile[tile + 1] - from) * shared;
+        const int tile = item % s->tiles, g = item / s->tiles;
+        const int from = s->tile[tile], count = (s->tile[tile + 1] - from) * shared;
         for (int i = 0; i < count; i += TOGETHER) {
             Query query[TOGETHER];
             int n = 0;
